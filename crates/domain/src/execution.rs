@@ -1,0 +1,202 @@
+/// How urgent an execution is. The numbers are stored and are proto's: never renamed, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Priority {
+    /// Before everything else that is waiting.
+    Critical = 1,
+    /// Before normal.
+    High = 2,
+    /// The default.
+    Normal = 3,
+    /// After everything else, but never starved.
+    Low = 4,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Normal, Self::Low];
+
+    /// The priority of a stored or proto number; 0 is normal.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Critical),
+            2 => Some(Self::High),
+            0 | 3 => Some(Self::Normal),
+            4 => Some(Self::Low),
+            _ => None,
+        }
+    }
+
+    /// As metrics and people name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// How many of fifteen free slots it gets while all four have work waiting: 8, 4, 2, 1.
+    #[must_use]
+    pub fn weight(self) -> u32 {
+        1 << (4 - self as u32)
+    }
+}
+
+/// Where an execution stands. The numbers are proto's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ExecutionState {
+    /// Waits for a free slot.
+    Queued = 3,
+    /// Claimed; its outcome is not recorded yet.
+    Running = 4,
+    /// Waits for its next attempt's time.
+    Retrying = 5,
+    /// Final.
+    Succeeded = 6,
+    /// Final: not retryable.
+    Failed = 7,
+    /// Final: a budget is spent.
+    DeadLettered = 8,
+}
+
+impl ExecutionState {
+    /// The state of a stored or proto number.
+    #[must_use]
+    pub fn from_number(number: i16) -> Option<Self> {
+        [
+            Self::Queued,
+            Self::Running,
+            Self::Retrying,
+            Self::Succeeded,
+            Self::Failed,
+            Self::DeadLettered,
+        ]
+        .into_iter()
+        .find(|state| *state as i16 == number)
+    }
+
+    /// Whether only a person can change it from here.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::DeadLettered)
+    }
+}
+
+/// How an execution ended for good.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FinalState {
+    /// Its handler succeeded.
+    Succeeded = 6,
+    /// Its handler said that trying again is useless.
+    Failed = 7,
+    /// A budget is spent.
+    DeadLettered = 8,
+}
+
+impl FinalState {
+    /// The final state of a stored number.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        match number {
+            6 => Some(Self::Succeeded),
+            7 => Some(Self::Failed),
+            8 => Some(Self::DeadLettered),
+            _ => None,
+        }
+    }
+}
+
+impl From<FinalState> for ExecutionState {
+    fn from(state: FinalState) -> Self {
+        match state {
+            FinalState::Succeeded => Self::Succeeded,
+            FinalState::Failed => Self::Failed,
+            FinalState::DeadLettered => Self::DeadLettered,
+        }
+    }
+}
+
+/// How one attempt ended. The numbers are stored and are proto's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AttemptResult {
+    /// The handler returned without an error.
+    Success = 1,
+    /// The handler returned an error.
+    Error = 2,
+    /// The handler panicked.
+    Panic = 3,
+    /// It ran longer than its timeout.
+    Timeout = 4,
+    /// The worker's lease ran out.
+    Lost = 6,
+    /// The worker handed it back because it is shutting down.
+    Returned = 7,
+}
+
+impl AttemptResult {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Success,
+        Self::Error,
+        Self::Panic,
+        Self::Timeout,
+        Self::Lost,
+        Self::Returned,
+    ];
+
+    /// The result of a stored or proto number.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|result| *result as i32 == number)
+    }
+
+    /// As `execution_attempts_total` names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Panic => "panic",
+            Self::Timeout => "timeout",
+            Self::Lost => "lost",
+            Self::Returned => "returned",
+        }
+    }
+}
+
+/// Why an execution is in its state. The numbers are stored and are proto's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reason {
+    /// Nothing more to say.
+    None = 0,
+    /// The handler's error.
+    HandlerError = 1,
+    /// The handler's panic.
+    Panic = 2,
+    /// The attempt's timeout.
+    Timeout = 3,
+    /// The worker was lost.
+    WorkerLost = 4,
+    /// `max_attempts` is spent.
+    AttemptsExhausted = 5,
+    /// `max_lost` is spent.
+    Poison = 6,
+    /// The handler said that the error can't be retried.
+    NotRetryable = 7,
+    /// The worker handed it back while it shut down.
+    Returned = 8,
+}
+
+/// What an execution has used up so far.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Budgets {
+    /// Attempts that ended with the handler's own failure.
+    pub attempts: u16,
+    /// Attempts that ended with the worker's loss.
+    pub lost: u16,
+}

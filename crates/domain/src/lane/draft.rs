@@ -1,0 +1,358 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    Accepted, Claimed, Class, Closed, Delta, DueMark, Lane, Requeued, Retried, Row, RowKind, Run,
+    Running, Timed, TimedEntry,
+};
+use crate::{Budgets, Decision, Micros, Verdict};
+
+/// The next row of a lane while it is planned: it reads the lane and changes nothing.
+///
+/// Its steps go in the order of [`Delta`]'s fields: what was read from the `due` table first, then the
+/// endings, promotion, acceptance, and the claims last; [`Draft::peek`] shows the lines as the claims
+/// will find them.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    lane: &'a Lane,
+    at: Micros,
+    next_seq: u64,
+    delta: Delta,
+    ended: FxHashSet<u64>,
+    lines: FxHashMap<Class, Line>,
+}
+
+/// What the draft does to one line.
+#[derive(Default, Debug)]
+struct Line {
+    /// Taken back, before everything else.
+    front: VecDeque<Run>,
+    /// How many of the lane's own runs are claimed whole.
+    runs_taken: usize,
+    /// How many of the run after those are claimed.
+    run_taken: u32,
+    /// Promoted or accepted, after everything else.
+    back: VecDeque<Run>,
+}
+
+/// What an attempt's end makes of its execution, as the row will say it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// It is over.
+    Closed,
+    /// It will be tried again then.
+    Retried {
+        /// When.
+        due: Micros,
+        /// Its entry must be written to the `due` table: it lies beyond what has been read.
+        to_table: bool,
+    },
+    /// It waits again.
+    Requeued,
+}
+
+/// The result's fence isn't the running one's: somebody else has the right, or it is over already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the fence is not that of a running attempt")]
+pub struct Stale;
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(lane: &'a Lane, at: Micros) -> Self {
+        Self {
+            lane,
+            at,
+            next_seq: lane.next_seq,
+            delta: Delta::default(),
+            ended: FxHashSet::default(),
+            lines: FxHashMap::default(),
+        }
+    }
+
+    /// The lane that it plans for.
+    #[must_use]
+    pub fn lane(&self) -> &'a Lane {
+        self.lane
+    }
+
+    /// When it is planned.
+    #[must_use]
+    pub fn at(&self) -> Micros {
+        self.at
+    }
+
+    /// The number that its row will have: the fence of what it claims.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.lane.link.n + 1
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.delta.is_empty()
+    }
+
+    /// Accepts `count` executions of a class; gives the first one's number.
+    pub fn accept(&mut self, class: Class, count: u32) -> u64 {
+        let first = self.next_seq;
+        self.next_seq += u64::from(count);
+        self.delta.accepted.push(Accepted {
+            class,
+            first,
+            count,
+        });
+        let (home, enqueued) = (self.at.hour(), self.at);
+        let run = Run {
+            first,
+            count,
+            home,
+            enqueued,
+            budgets: Budgets::default(),
+        };
+        self.delta_line(class).back.push_back(run);
+        first
+    }
+
+    /// The running attempt that a result with `fence` may end.
+    ///
+    /// # Errors
+    /// [`Stale`]: the execution isn't running, runs with another fence, or ended earlier in this draft.
+    pub fn running(&self, seq: u64, fence: u64) -> Result<&'a Running, Stale> {
+        let running = self.lane.running.get(&seq).ok_or(Stale)?;
+        if running.fence != fence || self.ended.contains(&seq) {
+            return Err(Stale);
+        }
+        Ok(running)
+    }
+
+    /// Ends the attempt of `seq` with `fence` as decided.
+    ///
+    /// # Errors
+    /// [`Stale`], as [`Draft::running`].
+    pub fn end(&mut self, seq: u64, fence: u64, decision: &Decision) -> Result<Ending, Stale> {
+        let running = self.running(seq, fence)?;
+        self.ended.insert(seq);
+        let budgets = decision.budgets;
+        Ok(match decision.verdict {
+            Verdict::Close(state) => {
+                self.delta.closed.push(Closed { seq, state });
+                Ending::Closed
+            }
+            Verdict::RetryAfter(wait) => {
+                let due = self.at.plus(wait);
+                self.delta.retried.push(Retried { seq, due, budgets });
+                Ending::Retried {
+                    due,
+                    to_table: DueMark { due, seq } > self.due_read(),
+                }
+            }
+            Verdict::Requeue => {
+                self.delta.requeued.push(Requeued { seq, budgets });
+                let (home, enqueued) = (running.home, self.at);
+                let run = Run {
+                    first: seq,
+                    count: 1,
+                    home,
+                    enqueued,
+                    budgets,
+                };
+                self.delta_line(running.class).front.push_front(run);
+                Ending::Requeued
+            }
+        })
+    }
+
+    /// Takes in due entries that were read from the table: all there are after the lane's own mark and
+    /// up to `mark`.
+    pub fn read_due(&mut self, mark: DueMark, entries: impl IntoIterator<Item = TimedEntry>) {
+        self.delta.timed.extend(entries);
+        self.delta.due_read = Some(mark);
+    }
+
+    /// Moves everything whose time has come into its line. At most once, and after [`Draft::read_due`].
+    /// Gives how many there were.
+    pub fn promote(&mut self) -> usize {
+        let now = DueMark {
+            due: self.at,
+            seq: u64::MAX,
+        };
+        let lane = self.lane;
+        let known = lane
+            .timers
+            .range(..=now)
+            .map(|(mark, timed)| (*mark, *timed));
+        let read = self.delta.timed.iter().map(TimedEntry::split);
+        let retried = self
+            .delta
+            .retried
+            .iter()
+            .filter_map(|retried| self.timer_of(retried));
+        let mut ripe: Vec<_> = known
+            .chain(read.chain(retried).filter(|(mark, _)| *mark <= now))
+            .collect();
+        ripe.sort_by_key(|(mark, _)| *mark);
+        for (mark, timed) in &ripe {
+            let enqueued = self.at;
+            let run = Run {
+                first: mark.seq,
+                count: 1,
+                home: timed.home,
+                enqueued,
+                budgets: timed.budgets,
+            };
+            self.delta_line(timed.class).back.push_back(run);
+        }
+        if !ripe.is_empty() {
+            self.delta.promoted = Some(now);
+        }
+        ripe.len()
+    }
+
+    /// The lines in which something may wait, known to the lane or to this draft alone. A line may have
+    /// been emptied by this draft's claims.
+    pub fn classes(&self) -> impl Iterator<Item = Class> {
+        let new = |class: &&Class| self.lane.waiting.line(**class).is_none();
+        self.lane
+            .waiting
+            .lines()
+            .map(|(class, _)| class)
+            .chain(self.lines.keys().filter(new).copied())
+    }
+
+    /// The run at the head of a line, less what this draft has claimed.
+    #[must_use]
+    pub fn peek(&self, class: Class) -> Option<Run> {
+        let line = self.lines.get(&class);
+        if let Some(run) = line.and_then(|line| line.front.front()) {
+            return Some(*run);
+        }
+        let (runs_taken, run_taken) = line.map_or((0, 0), |line| (line.runs_taken, line.run_taken));
+        if let Some(run) = self
+            .lane
+            .waiting
+            .line(class)
+            .and_then(|runs| runs.get(runs_taken))
+        {
+            return Some(rest(*run, run_taken));
+        }
+        line.and_then(|line| line.back.front()).copied()
+    }
+
+    /// Claims up to `count` executions of the run at the head of a line for a worker; gives what is
+    /// claimed, with the row's number as its fence.
+    pub fn claim(&mut self, class: Class, count: u32, worker: &Arc<str>) -> Option<Run> {
+        let head = self.peek(class)?;
+        let taken = Run {
+            count: head.count.min(count),
+            ..head
+        };
+        if taken.count == 0 {
+            return None;
+        }
+        let lane_runs = self.lane.waiting.line(class).map_or(0, VecDeque::len);
+        self.delta_line(class).take(&taken, head.count, lane_runs);
+        let (first, count) = (taken.first, taken.count);
+        self.delta.claimed.push(Claimed {
+            class,
+            worker: Arc::clone(worker),
+            first,
+            count,
+        });
+        Some(taken)
+    }
+
+    /// The planned row, for the batch of this id.
+    #[must_use]
+    pub fn seal(self, batch: u128) -> Row {
+        Row {
+            lane: self.lane.id,
+            link: self.lane.link.next(batch),
+            previous: self.lane.link,
+            kind: RowKind::Work,
+            epoch: self.lane.epoch,
+            at: self.at,
+            next_seq: self.next_seq,
+            totals: self.lane.totals.after(&self.delta),
+            delta: self.delta,
+        }
+    }
+
+    /// How far the `due` table is read after this row.
+    fn due_read(&self) -> DueMark {
+        self.delta.due_read.unwrap_or(self.lane.due_read)
+    }
+
+    /// The timer that a retry of this draft becomes, unless it goes to the table.
+    fn timer_of(&self, retried: &Retried) -> Option<(DueMark, Timed)> {
+        let mark = DueMark {
+            due: retried.due,
+            seq: retried.seq,
+        };
+        let running = self.lane.running.get(&retried.seq)?;
+        let timed = Timed {
+            class: running.class,
+            home: running.home,
+            budgets: retried.budgets,
+        };
+        (mark <= self.due_read()).then_some((mark, timed))
+    }
+
+    fn delta_line(&mut self, class: Class) -> &mut Line {
+        self.lines.entry(class).or_default()
+    }
+}
+
+impl Line {
+    /// Takes `taken` off the head, whose run has `head_count` left.
+    fn take(&mut self, taken: &Run, head_count: u32, lane_runs: usize) {
+        let whole = taken.count == head_count;
+        let own = if !self.front.is_empty() {
+            &mut self.front
+        } else if self.runs_taken < lane_runs {
+            self.runs_taken += usize::from(whole);
+            self.run_taken = if whole {
+                0
+            } else {
+                self.run_taken + taken.count
+            };
+            return;
+        } else {
+            &mut self.back
+        };
+        if whole {
+            own.pop_front();
+        } else if let Some(run) = own.front_mut() {
+            *run = rest(*run, taken.count);
+        }
+    }
+}
+
+/// A run without its first `taken` executions.
+fn rest(run: Run, taken: u32) -> Run {
+    Run {
+        first: run.first + u64::from(taken),
+        count: run.count - taken,
+        ..run
+    }
+}
+
+impl TimedEntry {
+    fn split(&self) -> (DueMark, Timed) {
+        let Self {
+            mark,
+            class,
+            home,
+            budgets,
+        } = *self;
+        (
+            mark,
+            Timed {
+                class,
+                home,
+                budgets,
+            },
+        )
+    }
+}

@@ -1,0 +1,516 @@
+//! Random histories of a lane over a model of the chain table: batches that abort, commits whose
+//! answer is lost, owners that take over at any row, owners that don't know yet that they were
+//! deposed. After every step: replay = memory.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{AttemptResult, Backoff, FinalState, RetryPolicy, decide};
+
+/// What PostgreSQL holds: the chain under its primary key, and the `due` entries.
+#[derive(Default)]
+struct Table {
+    rows: BTreeMap<u64, Row>,
+    due: BTreeMap<DueMark, TimedEntry>,
+}
+
+impl Table {
+    /// One transaction: all rows or none, each behind the row that it names.
+    fn commit(&mut self, rows: &[Row], due: &[TimedEntry]) -> bool {
+        let mut seen: HashMap<u64, u128> = HashMap::new();
+        for row in rows {
+            let n = row.previous.n;
+            let there = seen
+                .get(&n)
+                .copied()
+                .or_else(|| self.rows.get(&n).map(|r| r.link.batch));
+            if there != Some(row.previous.batch) || self.rows.contains_key(&row.link.n) {
+                return false;
+            }
+            seen.insert(row.link.n, row.link.batch);
+        }
+        for row in rows {
+            // Everything goes through the bytes, as it does in life.
+            let delta = Delta::decode(&row.delta.encode()).expect("what was encoded is decoded");
+            assert_eq!(delta, row.delta);
+            self.rows.insert(
+                row.link.n,
+                Row {
+                    delta,
+                    ..row.clone()
+                },
+            );
+        }
+        self.due
+            .extend(due.iter().map(|entry| (entry.mark, *entry)));
+        true
+    }
+
+    fn replay(&self) -> Lane {
+        let mut rows = self.rows.values();
+        let mut lane = Lane::begin(rows.next().expect("a genesis row")).expect("it begins");
+        for row in rows {
+            lane.apply(row).expect("a committed row applies");
+        }
+        lane
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit {
+        line: u8,
+        count: u8,
+        claim: u8,
+    },
+    Claim {
+        slots: u8,
+    },
+    End {
+        nth: u8,
+        result: u8,
+        permanent: bool,
+        stale: bool,
+    },
+    Wait {
+        seconds: u16,
+    },
+    TakeOver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Commits,
+    Aborts,
+    /// It commits, and the owner doesn't get to know: it must take its own lane over.
+    CommitsUnheard,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..6, 1u8..9, 0u8..6).prop_map(|(line, count, claim)| Step::Submit { line, count, claim }),
+        3 => (1u8..9).prop_map(|slots| Step::Claim { slots }),
+        6 => (any::<u8>(), 0u8..6, any::<bool>(), prop::bool::weighted(0.1))
+            .prop_map(|(nth, result, permanent, stale)| Step::End { nth, result, permanent, stale }),
+        2 => (0u16..400).prop_map(|seconds| Step::Wait { seconds }),
+        1 => Just(Step::TakeOver),
+    ]
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![8 => Just(Fate::Commits), 2 => Just(Fate::Aborts), 1 => Just(Fate::CommitsUnheard)]
+}
+
+fn class(line: u8) -> Class {
+    let priority = Priority::ALL[usize::from(line) % 4];
+    Class {
+        tenant: 1,
+        queue: i32::from(line) % 3,
+        priority,
+        job_type: 7,
+    }
+}
+
+/// How far ahead due entries are read: short, so that some retries go through the table.
+const HORIZON: i64 = 60_000_000;
+
+struct World {
+    table: Table,
+    /// Owners in the order of their reigns; all but the last are deposed and may not know it.
+    owners: Vec<Lane>,
+    now: Micros,
+    batch: u128,
+    accepted: HashSet<u64>,
+    finished: HashMap<u64, FinalState>,
+    fences: HashSet<(u64, u64)>,
+    numbers: HashSet<u64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Micros(1_790_000_000_000_000);
+        let genesis = Row::genesis(LaneId(3), now);
+        let mut table = Table::default();
+        table.rows.insert(genesis.link.n, genesis);
+        let owners = vec![table.replay()];
+        let empty = (
+            HashSet::new(),
+            HashMap::new(),
+            HashSet::new(),
+            HashSet::new(),
+        );
+        let (accepted, finished, fences, numbers) = empty;
+        Self {
+            table,
+            owners,
+            now,
+            batch: 0,
+            accepted,
+            finished,
+            fences,
+            numbers,
+        }
+    }
+
+    fn act(&mut self, step: &Step, owner: usize, fate: Fate) {
+        self.batch += 1;
+        self.now = self.now.plus(std::time::Duration::from_millis(7));
+        let owner = owner % self.owners.len();
+        match step {
+            Step::TakeOver => self.take_over(fate),
+            Step::Wait { seconds } => {
+                self.now = self
+                    .now
+                    .plus(std::time::Duration::from_secs(u64::from(*seconds)));
+                self.write(owner, fate, &Step::Wait { seconds: *seconds });
+            }
+            step => self.write(owner, fate, step),
+        }
+        self.check();
+    }
+
+    fn take_over(&mut self, fate: Fate) {
+        let mut lane = self.table.replay();
+        let rows = lane.take_over(lane.epoch() + 1, self.now, self.batch);
+        if fate == Fate::Aborts {
+            return;
+        }
+        assert!(
+            self.table.commit(&rows, &[]),
+            "nobody else writes in between"
+        );
+        for row in &rows {
+            lane.apply(row).expect("a take-over applies");
+        }
+        self.owners.push(lane);
+    }
+
+    fn write(&mut self, owner: usize, fate: Fate, step: &Step) {
+        let before = self.owners[owner].clone();
+        let (row, due) = self.plan(owner, step);
+        assert_eq!(before, self.owners[owner], "planning changes nothing");
+        let Some(row) = row else { return };
+        let valid = owner == self.owners.len() - 1;
+        if fate == Fate::Aborts {
+            return;
+        }
+        let committed = self.table.commit(std::slice::from_ref(&row), &due);
+        assert_eq!(
+            committed, valid,
+            "a deposed owner never writes, the valid one does"
+        );
+        if !committed {
+            // It steps down for good.
+            self.owners.remove(owner);
+            return;
+        }
+        self.witness(&row);
+        if fate == Fate::CommitsUnheard {
+            self.take_over(Fate::Commits);
+        } else {
+            self.owners[owner]
+                .apply(&row)
+                .expect("a committed row applies");
+        }
+    }
+
+    fn plan(&self, owner: usize, step: &Step) -> (Option<Row>, Vec<TimedEntry>) {
+        let lane = &self.owners[owner];
+        let mut draft = lane.draft(self.now);
+        let mut due = Vec::new();
+        self.read_ahead(&mut draft);
+        if let Step::End {
+            nth,
+            result,
+            permanent,
+            stale,
+        } = step
+        {
+            self.plan_end(&mut draft, &mut due, (*nth, *result, *permanent, *stale));
+        }
+        draft.promote();
+        let slots = match step {
+            Step::Submit { line, count, claim } => {
+                draft.accept(class(*line), u32::from(*count));
+                *claim
+            }
+            Step::Claim { slots } => *slots,
+            _ => 0,
+        };
+        plan_claims(&mut draft, u32::from(slots));
+        let row = (!draft.is_empty()).then(|| draft.seal(self.batch));
+        (row, due)
+    }
+
+    fn read_ahead(&self, draft: &mut Draft<'_>) {
+        let until = DueMark {
+            due: Micros(self.now.0 + HORIZON),
+            seq: u64::MAX,
+        };
+        let from = draft.lane().due_read();
+        if from.due.0 > self.now.0 + HORIZON / 2 {
+            return;
+        }
+        let range = (
+            std::ops::Bound::Excluded(from),
+            std::ops::Bound::Included(until),
+        );
+        draft.read_due(until, self.table.due.range(range).map(|(_, entry)| *entry));
+    }
+
+    fn plan_end(
+        &self,
+        draft: &mut Draft<'_>,
+        due: &mut Vec<TimedEntry>,
+        end: (u8, u8, bool, bool),
+    ) {
+        let (nth, result, permanent, stale) = end;
+        let lane = draft.lane();
+        let mut seqs: Vec<u64> = lane.running().keys().copied().collect();
+        seqs.sort_unstable();
+        let Some(seq) = seqs.get(usize::from(nth) % seqs.len().max(1)).copied() else {
+            return;
+        };
+        let running = &lane.running()[&seq];
+        if stale {
+            assert_eq!(draft.running(seq, running.fence - 1).err(), Some(Stale));
+            return;
+        }
+        let backoff = Backoff {
+            initial: std::time::Duration::from_secs(20),
+            ..RetryPolicy::default().backoff
+        };
+        let policy = RetryPolicy {
+            max_attempts: 4,
+            backoff,
+        };
+        let result = AttemptResult::ALL[usize::from(result)];
+        let draw = f64::from(nth) / 256.0;
+        let decision = decide(result, permanent, running.budgets, &policy, draw);
+        let ending = draft.end(seq, running.fence, &decision).expect("it runs");
+        assert_eq!(
+            draft.end(seq, running.fence, &decision),
+            Err(Stale),
+            "it ends once"
+        );
+        if let Ending::Retried {
+            due: at,
+            to_table: true,
+        } = ending
+        {
+            let mark = DueMark { due: at, seq };
+            let (class, home, budgets) = (running.class, running.home, decision.budgets);
+            due.push(TimedEntry {
+                mark,
+                class,
+                home,
+                budgets,
+            });
+        }
+    }
+
+    /// Notes what a committed row promises, and that it keeps what earlier ones promised.
+    fn witness(&mut self, row: &Row) {
+        for accepted in &row.delta.accepted {
+            for seq in accepted.first..accepted.first + u64::from(accepted.count) {
+                assert!(self.numbers.insert(seq), "number {seq} is given twice");
+                self.accepted.insert(seq);
+            }
+        }
+        for claimed in &row.delta.claimed {
+            for seq in claimed.first..claimed.first + u64::from(claimed.count) {
+                assert!(
+                    self.fences.insert((seq, row.link.n)),
+                    "a fence of {seq} comes again"
+                );
+            }
+        }
+        for closed in &row.delta.closed {
+            let before = self.finished.insert(closed.seq, closed.state);
+            assert_eq!(before, None, "{} finishes twice", closed.seq);
+        }
+    }
+
+    fn check(&self) {
+        let lane = self.table.replay();
+        assert_eq!(
+            &lane,
+            self.owners.last().expect("an owner"),
+            "replay = memory"
+        );
+        self.check_nothing_is_lost(&lane);
+        for (queue, priority, line) in lane.lines() {
+            let mine = |class: &Class| (class.queue, class.priority) == (queue, priority);
+            let depth: u64 = (lane.waiting().lines().filter(|(class, _)| mine(class)))
+                .flat_map(|(_, runs)| runs.iter().map(|run| u64::from(run.count)))
+                .sum();
+            let inflight = lane
+                .running()
+                .values()
+                .filter(|running| mine(&running.class))
+                .count() as u64;
+            assert_eq!(
+                line.enqueued,
+                line.dequeued + depth,
+                "enqueued = dequeued + depth"
+            );
+            assert_eq!(line.dequeued, line.acknowledged + line.rejected + inflight);
+        }
+    }
+
+    /// Each accepted execution is in exactly one place.
+    fn check_nothing_is_lost(&self, lane: &Lane) {
+        let mut places: Vec<u64> = self.finished.keys().copied().collect();
+        let runs = lane.waiting().lines().flat_map(|(_, runs)| runs.iter());
+        places.extend(runs.flat_map(|run| run.first..run.first + u64::from(run.count)));
+        places.extend(lane.running().keys());
+        places.extend(lane.timers().keys().map(|mark| mark.seq));
+        let beyond = self
+            .table
+            .due
+            .keys()
+            .filter(|mark| **mark > lane.due_read());
+        places.extend(beyond.map(|mark| mark.seq));
+        places.sort_unstable();
+        let mut accepted: Vec<u64> = self.accepted.iter().copied().collect();
+        accepted.sort_unstable();
+        assert_eq!(
+            places, accepted,
+            "each accepted execution is in exactly one place"
+        );
+    }
+}
+
+fn plan_claims(draft: &mut Draft<'_>, mut slots: u32) {
+    let worker: Arc<str> = Arc::from("worker-1");
+    let mut classes: Vec<Class> = draft.classes().collect();
+    classes.sort_unstable();
+    for class in classes {
+        while slots > 0 {
+            let Some(run) = draft.claim(class, slots.min(3), &worker) else {
+                break;
+            };
+            slots -= run.count;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_and_replay_is_memory(
+        steps in prop::collection::vec((step(), 0usize..4, fate()), 1..60),
+    ) {
+        let mut world = World::new();
+        for (step, owner, fate) in &steps {
+            // Mostly the valid owner acts; now and then one that was deposed.
+            let owner = if *owner == 0 { *owner } else { world.owners.len() - 1 };
+            world.act(step, owner, *fate);
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Delta::decode(&bytes);
+        let mut versioned = vec![1];
+        versioned.extend(bytes);
+        let _ = Delta::decode(&versioned);
+    }
+}
+
+#[test]
+fn a_take_over_can_come_at_every_row_of_a_history() {
+    let steps = [
+        Step::Submit {
+            line: 0,
+            count: 5,
+            claim: 3,
+        },
+        Step::Submit {
+            line: 1,
+            count: 2,
+            claim: 0,
+        },
+        Step::End {
+            nth: 0,
+            result: 0,
+            permanent: false,
+            stale: false,
+        },
+        Step::End {
+            nth: 1,
+            result: 1,
+            permanent: false,
+            stale: false,
+        },
+        Step::Wait { seconds: 300 },
+        Step::Claim { slots: 8 },
+        Step::End {
+            nth: 0,
+            result: 4,
+            permanent: false,
+            stale: false,
+        },
+    ];
+    for at in 0..=steps.len() {
+        let mut world = World::new();
+        for (place, step) in steps.iter().enumerate() {
+            if place == at {
+                world.act(&Step::TakeOver, 0, Fate::Commits);
+            }
+            world.act(step, world.owners.len() - 1, Fate::Commits);
+        }
+        // The deposed owner comes back from its pause and finds that it can't write.
+        let owners = world.owners.len();
+        if owners > 1 {
+            world.act(
+                &Step::Submit {
+                    line: 0,
+                    count: 1,
+                    claim: 1,
+                },
+                0,
+                Fate::Commits,
+            );
+            assert_eq!(world.owners.len(), owners - 1);
+        }
+        assert_eq!(world.accepted.len(), 7);
+    }
+}
+
+#[test]
+fn a_batch_of_claims_and_successes_takes_few_bytes() {
+    let mut lane = Lane::begin(&Row::genesis(LaneId(0), Micros(1_790_000_000_000_000))).unwrap();
+    let worker: Arc<str> = Arc::from("worker-1");
+    let mut draft = lane.draft(Micros(1_790_000_001_000_000));
+    draft.accept(class(0), 1_000);
+    let claimed = draft.claim(class(0), 500, &worker).unwrap();
+    assert_eq!(claimed.count, 500);
+    let row = draft.seal(1);
+    assert!(
+        row.delta.encode().len() < 64,
+        "{} bytes",
+        row.delta.encode().len()
+    );
+    lane.apply(&row).unwrap();
+
+    let mut draft = lane.draft(Micros(1_790_000_002_000_000));
+    let fence = row.link.n;
+    let policy = RetryPolicy::default();
+    for seq in claimed.first..claimed.first + 500 {
+        let decision = decide(
+            AttemptResult::Success,
+            false,
+            Budgets::default(),
+            &policy,
+            0.0,
+        );
+        draft.end(seq, fence, &decision).unwrap();
+    }
+    let bytes = draft.seal(2).delta.encode().len();
+    assert!(bytes < 1_100, "{bytes} bytes");
+}

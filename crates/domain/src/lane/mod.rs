@@ -1,0 +1,225 @@
+//! The lane: the unit of storage and of ownership, as its owner holds it in memory.
+//!
+//! One change, one row: a [`Draft`] plans, changing nothing; its sealed [`Row`] is committed with all
+//! that belongs to it; only [`Lane::apply`] changes a lane, in live running and in recovery alike. So
+//! an aborted batch leaves no trace in memory, and replaying the chain gives the same memory.
+
+mod apply;
+mod codec;
+mod draft;
+mod round;
+mod row;
+mod waiting;
+
+#[cfg(test)]
+mod histories;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::{Budgets, Hour, LaneId, Micros, Priority};
+
+pub use apply::ApplyError;
+pub use codec::CodecError;
+pub use draft::{Draft, Ending, Stale};
+pub use round::Round;
+pub use row::{
+    Accepted, Claimed, Closed, Delta, Link, Requeued, Retried, Row, RowKind, TimedEntry,
+};
+pub use waiting::{Run, WaitingSet};
+
+/// What is waited for in one line: the unit of order and of choice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Class {
+    /// The tenant's number.
+    pub tenant: i32,
+    /// The queue's number.
+    pub queue: i32,
+    /// How urgent.
+    pub priority: Priority,
+    /// The job type's number.
+    pub job_type: i32,
+}
+
+/// A place in the order of due entries. Thousands may share a time, so the number is part of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct DueMark {
+    /// The due time.
+    pub due: Micros,
+    /// The execution's number in the lane.
+    pub seq: u64,
+}
+
+/// An execution that waits for its time, within the part of the `due` table that has been read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timed {
+    /// The line it will wait in.
+    pub class: Class,
+    /// The hour of its home window.
+    pub home: Hour,
+    /// What it has used up.
+    pub budgets: Budgets,
+}
+
+/// An execution that is claimed and whose outcome is not recorded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Running {
+    /// The line it waited in.
+    pub class: Class,
+    /// The number of the row that claimed it: the only one whose result counts.
+    pub fence: u64,
+    /// The hour of its home window.
+    pub home: Hour,
+    /// When it entered the line.
+    pub enqueued: Micros,
+    /// When it was claimed.
+    pub claimed: Micros,
+    /// What it has used up.
+    pub budgets: Budgets,
+    /// The worker it was claimed for.
+    pub worker: Arc<str>,
+}
+
+/// Running totals of one queue and priority since the lane began. Always: enqueued = dequeued + depth,
+/// and dequeued = acknowledged + rejected + inflight.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LineTotals {
+    /// Entered the line: submitted, due again, taken back.
+    pub enqueued: u64,
+    /// Claimed.
+    pub dequeued: u64,
+    /// Came back as success.
+    pub acknowledged: u64,
+    /// Came back as anything else.
+    pub rejected: u64,
+    /// Ended as dead letters.
+    pub dead_lettered: u64,
+    /// Wait for their next attempt's time now.
+    pub retrying: u64,
+}
+
+/// Running totals of the lane: what its chain rows carry for everybody to read.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// Executions accepted.
+    pub submitted: u64,
+    /// Claims made.
+    pub claimed: u64,
+    /// Executions that reached a final state.
+    pub finished: u64,
+}
+
+/// A lane in its owner's memory: nothing in it but what the chain's rows say.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Lane {
+    id: LaneId,
+    link: Link,
+    next_n: u64,
+    epoch: i64,
+    next_seq: u64,
+    totals: Totals,
+    lines: FxHashMap<(i32, Priority), LineTotals>,
+    waiting: WaitingSet,
+    running: FxHashMap<u64, Running>,
+    timers: BTreeMap<DueMark, Timed>,
+    due_read: DueMark,
+}
+
+impl Lane {
+    /// Which lane it is.
+    #[must_use]
+    pub fn id(&self) -> LaneId {
+        self.id
+    }
+
+    /// Its last row: what the next one must follow.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
+    /// The lease's epoch under which its last owner took it.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// The lane's totals.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The totals of each queue and priority that the lane has seen.
+    pub fn lines(&self) -> impl Iterator<Item = (i32, Priority, &LineTotals)> {
+        self.lines
+            .iter()
+            .map(|((queue, priority), totals)| (*queue, *priority, totals))
+    }
+
+    /// What waits for a slot.
+    #[must_use]
+    pub fn waiting(&self) -> &WaitingSet {
+        &self.waiting
+    }
+
+    /// What is claimed, by number.
+    #[must_use]
+    pub fn running(&self) -> &FxHashMap<u64, Running> {
+        &self.running
+    }
+
+    /// What waits for its time and has been read.
+    #[must_use]
+    pub fn timers(&self) -> &BTreeMap<DueMark, Timed> {
+        &self.timers
+    }
+
+    /// How far the lane's due entries have been read.
+    #[must_use]
+    pub fn due_read(&self) -> DueMark {
+        self.due_read
+    }
+
+    /// Begins to plan the next row, at the database's time `at`.
+    #[must_use]
+    pub fn draft(&self, at: Micros) -> Draft<'_> {
+        Draft::new(self, at)
+    }
+
+    /// The two rows by which a new owner takes the lane over: the first is in the old owner's way, the
+    /// second lies so far ahead that no fence and no number comes again even if the database lost its
+    /// last rows.
+    #[must_use]
+    pub fn take_over(&self, epoch: i64, at: Micros, batch: u128) -> [Row; 2] {
+        const FENCE_JUMP: u64 = 1 << 20;
+        const SEQ_JUMP: u64 = 1 << 24;
+        let jump = self.link.next(batch);
+        let now = u64::try_from(at.0).unwrap_or(0);
+        let to = Link {
+            n: now.max(jump.n + FENCE_JUMP),
+            batch,
+        };
+        let blank = Row {
+            lane: self.id,
+            link: jump,
+            previous: self.link,
+            kind: RowKind::Jump { to: to.n },
+            epoch,
+            at,
+            next_seq: self.next_seq,
+            totals: self.totals,
+            delta: Delta::default(),
+        };
+        let arrival = Row {
+            link: to,
+            previous: jump,
+            kind: RowKind::TakeOver,
+            next_seq: self.next_seq + SEQ_JUMP,
+            ..blank.clone()
+        };
+        [blank, arrival]
+    }
+}

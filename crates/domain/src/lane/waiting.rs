@@ -1,0 +1,93 @@
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::Class;
+use crate::{Budgets, Hour, Micros};
+
+/// Consecutive executions of one line that are alike in all that memory knows of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The first one's number.
+    pub first: u64,
+    /// How many; at least 1.
+    pub count: u32,
+    /// The hour of their home window.
+    pub home: Hour,
+    /// When they entered the line.
+    pub enqueued: Micros,
+    /// What they have used up.
+    pub budgets: Budgets,
+}
+
+/// Everything that waits for a slot, by line, in order.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct WaitingSet {
+    lines: FxHashMap<Class, VecDeque<Run>>,
+    len: u64,
+}
+
+impl WaitingSet {
+    /// How many executions wait.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The lines in which something waits; in no order.
+    pub fn lines(&self) -> impl Iterator<Item = (Class, &VecDeque<Run>)> {
+        self.lines.iter().map(|(class, runs)| (*class, runs))
+    }
+
+    /// What waits in one line, the head first.
+    #[must_use]
+    pub fn line(&self, class: Class) -> Option<&VecDeque<Run>> {
+        self.lines.get(&class)
+    }
+
+    /// The run that holds an execution and how many wait before it in its line. Walks the line's runs.
+    #[must_use]
+    pub fn find(&self, seq: u64) -> Option<(Class, Run)> {
+        let holds = |run: &&Run| (run.first..run.first + u64::from(run.count)).contains(&seq);
+        self.lines
+            .iter()
+            .find_map(|(class, runs)| runs.iter().find(holds).map(|run| (*class, *run)))
+    }
+
+    pub(super) fn push_back(&mut self, class: Class, run: Run) {
+        self.len += u64::from(run.count);
+        self.lines.entry(class).or_default().push_back(run);
+    }
+
+    pub(super) fn push_front(&mut self, class: Class, run: Run) {
+        self.len += u64::from(run.count);
+        self.lines.entry(class).or_default().push_front(run);
+    }
+
+    /// Takes `count` executions that begin with `first` off the head of a line; `None`, with nothing
+    /// changed, if the line doesn't begin with them as one run.
+    pub(super) fn pop_front(&mut self, class: Class, first: u64, count: u32) -> Option<Run> {
+        let runs = self.lines.get_mut(&class)?;
+        let head = runs.front_mut()?;
+        if head.first != first || head.count < count || count == 0 {
+            return None;
+        }
+        let taken = Run { count, ..*head };
+        head.first += u64::from(count);
+        head.count -= count;
+        if head.count == 0 {
+            runs.pop_front();
+        }
+        if runs.is_empty() {
+            self.lines.remove(&class);
+        }
+        self.len -= u64::from(count);
+        Some(taken)
+    }
+}

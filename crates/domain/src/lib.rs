@@ -1,0 +1,15 @@
+//! The rules and nouns of Watchwork. Pure: no I/O, no clock, no async, no randomness of its own.
+
+mod execution;
+mod id;
+pub mod lane;
+pub mod limits;
+mod micros;
+mod retry;
+mod spans;
+
+pub use execution::{AttemptResult, Budgets, ExecutionState, FinalState, Priority, Reason};
+pub use id::{ExecutionId, IdKey, LaneId, ParseIdError};
+pub use micros::{Hour, Micros};
+pub use retry::{Backoff, Decision, MAX_LOST, RetryPolicy, Verdict, decide};
+pub use spans::lifecycle_span_id;
