@@ -1,0 +1,41 @@
+# Needs cargo and a C linker; finds PostgreSQL itself, and as root installs it if it is missing.
+# How many compile jobs run at once stands in .cargo/config.toml.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run dev build test lint proto bench clean
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## Tells what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Shows the main job: everything on this machine, work, a failure in the middle, the account of it
+	@$(TARGET)/debug/main-job
+
+dev: build ## Everything on this machine, to play with, until Ctrl-C
+	@$(TARGET)/debug/watchwork dev
+
+build: ## All binaries
+	@cargo build --workspace --bins
+
+test: ## All tests, against a private PostgreSQL
+	@.ci/timed "test: build" 600 cargo build --workspace --bins
+	@.ci/timed "test: run" 600 .ci/suites $(TARGET)/debug/with-postgres \
+		cargo test --workspace --no-fail-fast
+
+lint: ## Format, clippy, rules on dependencies
+	@.ci/timed "lint: format" 10 cargo fmt --all --check
+	@.ci/timed "lint: clippy" 300 cargo clippy --workspace --all-targets -- -D warnings
+	@.ci/timed "lint: dependencies" 10 .ci/dependencies
+
+proto: ## Writes the code generated from proto/
+	@WATCHWORK_WRITE_PROTO=1 cargo test --package proto --test generated
+
+bench: ## Measures throughput and latency, with optimised binaries
+	@cargo build --release --workspace --bins
+	@$(TARGET)/release/bench
+
+clean: ## Removes target/, the data of the tests' PostgreSQL included
+	@cargo clean

@@ -1,0 +1,147 @@
+//! What every call passes before it reaches its handler: observed, admitted, then served.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response};
+use proto::v1::execution_service_server::ExecutionServiceServer;
+use service::HeadSampler;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::Service;
+use tower::util::BoxCloneSyncService;
+
+use crate::endpoints::{Access, Endpoint};
+use crate::executions::Executions;
+use crate::keys::{Keys, Principal};
+use crate::observed_call::{ObservedBody, ObservedCall, Observer};
+use crate::problem::Problem;
+use crate::request_trace::RequestTrace;
+
+/// The header that tells a caller the trace of its call.
+const TRACE_ID_HEADER: &str = "x-trace-id";
+
+/// The health service, whatever its type.
+pub(crate) type HealthService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// The service that serves all calls.
+#[derive(Clone)]
+pub(crate) struct Edge(Arc<Parts>);
+
+/// What the edge is made of.
+pub(crate) struct Parts {
+    pub(crate) executions: ExecutionServiceServer<Executions>,
+    pub(crate) health: HealthService,
+    pub(crate) keys: Keys,
+    pub(crate) observer: Arc<Observer>,
+    pub(crate) sampler: HeadSampler,
+}
+
+/// What the handlers know of a call beside its message.
+#[derive(Clone)]
+pub(crate) struct Admitted {
+    pub(crate) principal: Principal,
+    pub(crate) trace: Arc<RequestTrace>,
+}
+
+impl Edge {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Service<Request<Body>> for Edge {
+    type Response = Response<ObservedBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let parts = Arc::clone(&self.0);
+        let endpoint = Endpoint::of(request.uri().path());
+        let trace = Arc::new(RequestTrace::begin(request.headers(), parts.sampler));
+        let call = ObservedCall::begin(Arc::clone(&parts.observer), endpoint, Arc::clone(&trace));
+        Box::pin(
+            trace
+                .context
+                .scope(async move { Ok(parts.serve(call, trace, request).await) }),
+        )
+    }
+}
+
+impl Parts {
+    async fn serve(
+        &self,
+        mut call: ObservedCall,
+        trace: Arc<RequestTrace>,
+        request: Request<Body>,
+    ) -> Response<ObservedBody> {
+        let endpoint = Endpoint::of(request.uri().path());
+        let answer = match endpoint.access() {
+            Access::Everybody => self.serve_health(request).await,
+            Access::Nobody => unknown_method(request.uri().path())
+                .into_status()
+                .into_http(),
+            Access::Scope(scope) => match self.keys.admit(request.headers(), scope).await {
+                Ok(principal) => {
+                    call.admit();
+                    self.serve_execution(Admitted { principal, trace }, request)
+                        .await
+                }
+                Err(problem) => with_trace_id(problem.into_status().into_http(), &trace),
+            },
+        };
+        ObservedBody::wrap(call, answer)
+    }
+
+    async fn serve_health(&self, request: Request<Body>) -> Response<Body> {
+        let Ok(answer) = self.health.clone().call(request).await;
+        answer
+    }
+
+    async fn serve_execution(
+        &self,
+        admitted: Admitted,
+        mut request: Request<Body>,
+    ) -> Response<Body> {
+        let trace = Arc::clone(&admitted.trace);
+        request.extensions_mut().insert(admitted);
+        let Ok(answer) = self.executions.clone().call(request).await;
+        let answer = match refused_form(&answer, &trace) {
+            Some(problem) => problem.into_status().into_http(),
+            None => answer,
+        };
+        with_trace_id(answer, &trace)
+    }
+}
+
+/// A message that can't be read, or is too large, is its sender's fault. The generated code calls it
+/// INTERNAL or OUT_OF_RANGE, which would count as ours.
+fn refused_form(answer: &Response<Body>, trace: &RequestTrace) -> Option<Problem> {
+    if trace.is_decoded() {
+        return None;
+    }
+    let status = Status::from_header_map(answer.headers())?;
+    let is_form = matches!(status.code(), Code::Internal | Code::OutOfRange);
+    let message = format!("the message can't be read: {}", status.message());
+    is_form.then(|| Problem::new(Code::InvalidArgument, "MALFORMED_MESSAGE", message))
+}
+
+fn with_trace_id(mut answer: Response<Body>, trace: &RequestTrace) -> Response<Body> {
+    let id = HeaderValue::try_from(trace.context.trace_id_hex()).expect("hex digits are legal");
+    answer.headers_mut().insert(TRACE_ID_HEADER, id);
+    answer
+}
+
+fn unknown_method(path: &str) -> Problem {
+    Problem::new(
+        Code::Unimplemented,
+        "UNKNOWN_METHOD",
+        format!("there is no method {path}"),
+    )
+}

@@ -1,0 +1,34 @@
+//! The stateless edge: takes calls, knows who is calling and which scheduler is to answer, and keeps
+//! nothing.
+//!
+//! A call passes `edge` (which observes and admits it, by `keys`), one method of `executions`, and then
+//! either `submission` (checked, routed, and sent together with others by `singles`), `reads` or `watch`.
+//! All of them ask `cluster_view` for the owner of a lane, which `view_watcher` keeps up to date.
+
+mod backoff;
+mod cluster_view;
+mod config;
+mod edge;
+mod endpoints;
+mod executions;
+mod fresh;
+mod gateway;
+mod keys;
+mod metrics;
+mod observed_call;
+mod problem;
+mod queues;
+mod readiness;
+mod reads;
+mod request_trace;
+mod scheduler_link;
+mod seeds;
+mod singles;
+mod submission;
+mod validation;
+mod view_watcher;
+mod watch;
+
+pub use config::Args;
+pub use gateway::{Settings, run, serve};
+pub use seeds::Seed;

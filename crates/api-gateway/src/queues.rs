@@ -1,0 +1,141 @@
+//! What a queue's name stands for: its number and its lanes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use domain::LaneId;
+use proto::internal::v1::{ResolveQueueRequest, ResolveQueueResponse};
+use tonic::Code;
+
+use crate::cluster_view::{ClusterView, View};
+use crate::fresh::Fresh;
+use crate::keys::Principal;
+use crate::problem::Problem;
+
+/// How old what is known of a queue may be.
+const QUEUE_LIFETIME: Duration = Duration::from_secs(5);
+/// The same for one that isn't there: people create a queue and use it at once.
+const MISSING_QUEUE_LIFETIME: Duration = Duration::from_secs(1);
+const QUEUES_REMEMBERED: usize = 10_000;
+
+/// A queue, and whose turn among its lanes it is.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// Its number.
+    pub(crate) number: u32,
+    lanes: Vec<LaneId>,
+    turn: AtomicUsize,
+}
+
+impl Queue {
+    /// The lane for the next submission: each in turn, past those that nobody owns while another
+    /// one has an owner.
+    pub(crate) fn next_lane(&self, view: &View) -> LaneId {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let lanes = (0..self.lanes.len()).map(|step| self.lanes[(turn + step) % self.lanes.len()]);
+        let mut lanes = lanes.peekable();
+        let first = lanes
+            .peek()
+            .copied()
+            .expect("a queue without lanes isn't resolved");
+        lanes
+            .find(|lane| view.owner(*lane).is_some())
+            .unwrap_or(first)
+    }
+}
+
+/// All queues that were asked for lately.
+pub(crate) struct Queues {
+    cluster: ClusterView,
+    known: Fresh<(u32, String), Option<Arc<Queue>>>,
+}
+
+impl Queues {
+    pub(crate) fn new(cluster: ClusterView) -> Self {
+        let known = Fresh::new(
+            QUEUES_REMEMBERED,
+            |queue: &Option<Arc<Queue>>| match queue {
+                Some(_) => QUEUE_LIFETIME,
+                None => MISSING_QUEUE_LIFETIME,
+            },
+        );
+        Self { cluster, known }
+    }
+
+    /// The queue of this name.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if the tenant has none, `UNAVAILABLE` if nobody can be asked.
+    pub(crate) async fn resolve(
+        &self,
+        principal: Principal,
+        name: &str,
+    ) -> Result<Arc<Queue>, Problem> {
+        let ask = |(tenant, queue): &(u32, String)| {
+            let request = ResolveQueueRequest {
+                tenant: *tenant,
+                queue: queue.clone(),
+            };
+            let cluster = self.cluster.clone();
+            async move { ask_for_queue(&cluster, request).await }
+        };
+        let queue = self
+            .known
+            .get((principal.tenant, name.to_owned()), ask)
+            .await?;
+        queue.ok_or_else(|| Problem {
+            field: "queue".into(),
+            ..Problem::new(
+                Code::NotFound,
+                "QUEUE_NOT_FOUND",
+                format!(
+                    "there is no queue {name:?}: create it, or leave the field empty for default"
+                ),
+            )
+        })
+    }
+}
+
+async fn ask_for_queue(
+    cluster: &ClusterView,
+    request: ResolveQueueRequest,
+) -> Result<Option<Arc<Queue>>, Problem> {
+    let answer = cluster.ask_any(|link| {
+        let request = link.read(request.clone());
+        async move {
+            let answer = link.client().resolve_queue(request).await;
+            answer
+                .map(tonic::Response::into_inner)
+                .map_err(|status| link.failure(&status))
+        }
+    });
+    match answer.await {
+        Ok(answer) => Queue::new(&answer).map(|queue| Some(Arc::new(queue))),
+        Err(problem) if problem.code == Code::NotFound => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
+impl Queue {
+    fn new(answer: &ResolveQueueResponse) -> Result<Self, Problem> {
+        let lanes: Result<Vec<_>, _> = answer
+            .lanes
+            .iter()
+            .map(|lane| u16::try_from(*lane).map(LaneId))
+            .collect();
+        let lanes = lanes
+            .ok()
+            .filter(|lanes| !lanes.is_empty())
+            .ok_or_else(|| {
+                let message = format!("queue {} came without legal lanes", answer.queue);
+                Problem::new(Code::Internal, "INTERNAL", message)
+            })?;
+        // Begins anywhere: else each refresh would favour the first lane.
+        Ok(Self {
+            number: answer.queue,
+            lanes,
+            turn: AtomicUsize::new(rand::random_range(0..4096)),
+        })
+    }
+}

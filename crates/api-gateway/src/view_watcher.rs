@@ -1,0 +1,180 @@
+//! Keeps the cluster's view: follows one scheduler, and the next one when that is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::internal::v1::{WatchClusterRequest, WatchClusterResponse};
+use rand::seq::SliceRandom as _;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tonic::{Status, Streaming};
+
+use crate::backoff::Backoff;
+use crate::cluster_view::View;
+use crate::scheduler_link::{self, ServiceToken};
+use crate::seeds::Seed;
+
+/// A scheduler that doesn't say its view within this time is left for the next one.
+const FIRST_VIEW: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Whether the view is kept up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sight {
+    /// No scheduler was found yet.
+    Never,
+    /// A scheduler is being followed.
+    Clear,
+    /// Nobody is, since then.
+    LostAt(Instant),
+}
+
+/// Follows the cluster and tells everybody.
+pub(crate) struct ViewWatcher {
+    seeds: Vec<Seed>,
+    token: ServiceToken,
+    views: watch::Sender<Arc<View>>,
+    sight: watch::Sender<Sight>,
+    /// Whether people know already that nobody can be reached.
+    said_unreachable: bool,
+}
+
+impl ViewWatcher {
+    pub(crate) fn new(seeds: Vec<Seed>, token: ServiceToken) -> Self {
+        let views = watch::Sender::new(Arc::default());
+        let sight = watch::Sender::new(Sight::Never);
+        Self {
+            seeds,
+            token,
+            views,
+            sight,
+            said_unreachable: false,
+        }
+    }
+
+    /// The views, from now on.
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.views.subscribe()
+    }
+
+    /// Whether they are up to date, from now on.
+    pub(crate) fn sight(&self) -> watch::Receiver<Sight> {
+        self.sight.subscribe()
+    }
+
+    /// Runs until it is dropped.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            if self.follow_somebody().await {
+                backoff.reset();
+            }
+            tokio::time::sleep(backoff.wait()).await;
+        }
+    }
+
+    /// Tries each scheduler in turn until one can be followed, and follows it to its end. Says
+    /// whether there was one.
+    async fn follow_somebody(&mut self) -> bool {
+        let candidates = self.candidates().await;
+        let mut last_error = "no seed has an address".to_owned();
+        for address in candidates {
+            let (first, stream) = match self.open(&address).await {
+                Ok(opened) => opened,
+                Err(status) => {
+                    last_error = format!("{address}: {}", status.message());
+                    tracing::debug!(event = "scheduler_unreachable", address, %status, "next one");
+                    continue;
+                }
+            };
+            self.follow(&address, first, stream).await;
+            return true;
+        }
+        self.say_unreachable(&last_error);
+        false
+    }
+
+    /// Known schedulers first, then the seeds, each in random order: gateways spread themselves.
+    async fn candidates(&self) -> Vec<String> {
+        let mut known = self.views.borrow().addresses();
+        let mut resolved = Vec::new();
+        for seed in &self.seeds {
+            resolved.extend(seed.addresses().await);
+        }
+        resolved.retain(|address| !known.contains(address));
+        known.shuffle(&mut rand::rng());
+        resolved.shuffle(&mut rand::rng());
+        known.extend(resolved);
+        known
+    }
+
+    async fn open(
+        &self,
+        address: &str,
+    ) -> Result<(WatchClusterResponse, Streaming<WatchClusterResponse>), Status> {
+        let invalid = |error: anyhow::Error| Status::invalid_argument(error.to_string());
+        let mut client = scheduler_link::client(address).map_err(invalid)?;
+        let request = self.token.sign(WatchClusterRequest {});
+        let opening = async {
+            let answer = client.watch_cluster(request).await?;
+            let mut stream = answer.into_inner();
+            let first = stream.message().await?;
+            first
+                .map(|first| (first, stream))
+                .ok_or_else(|| Status::unavailable("said nothing"))
+        };
+        let late = |_| Status::deadline_exceeded("said no view in time");
+        timeout(FIRST_VIEW, opening).await.map_err(late)?
+    }
+
+    async fn follow(
+        &mut self,
+        address: &str,
+        first: WatchClusterResponse,
+        mut stream: Streaming<WatchClusterResponse>,
+    ) {
+        self.take_view(first);
+        self.sight.send_replace(Sight::Clear);
+        self.said_unreachable = false;
+        let schedulers = self.views.borrow().schedulers();
+        tracing::info!(
+            event = "cluster_view_found",
+            address,
+            schedulers,
+            "following a scheduler"
+        );
+        let reason = loop {
+            match stream.message().await {
+                Ok(Some(next)) => self.take_view(next),
+                Ok(None) => break "it ended the stream".to_owned(),
+                Err(status) => break status.message().to_owned(),
+            }
+        };
+        self.sight.send_replace(Sight::LostAt(Instant::now()));
+        tracing::warn!(
+            event = "cluster_view_lost",
+            address,
+            reason,
+            "looking for another scheduler"
+        );
+    }
+
+    fn take_view(&self, message: WatchClusterResponse) {
+        let message = message.view.unwrap_or_default();
+        let view = View::new(message, &self.views.borrow(), &self.token);
+        tracing::debug!(
+            event = "cluster_view",
+            schedulers = view.schedulers(),
+            "new view"
+        );
+        self.views.send_replace(Arc::new(view));
+    }
+
+    fn say_unreachable(&mut self, last_error: &str) {
+        if !std::mem::replace(&mut self.said_unreachable, true) {
+            let event = "no_scheduler_reachable";
+            tracing::warn!(event, last_error, "no scheduler can be reached; trying on");
+        }
+    }
+}

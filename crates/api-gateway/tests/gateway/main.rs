@@ -1,0 +1,13 @@
+//! A whole gateway on real sockets, between real clients and scripted schedulers.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod admission;
+mod cost;
+mod draining;
+mod reading;
+mod running_gateway;
+mod scripted_scheduler;
+mod submitting;
+mod trace_context;
+mod watching;

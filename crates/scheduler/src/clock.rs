@@ -1,0 +1,86 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use domain::Micros;
+
+/// The database's clock as this process reads it: its own monotonic clock, set right by every renewal
+/// of its leases.
+#[derive(Debug)]
+pub(crate) struct DatabaseClock {
+    begin: Instant,
+    /// The database's time at `begin`, in microseconds.
+    offset: AtomicI64,
+}
+
+impl DatabaseClock {
+    pub(crate) fn new() -> Self {
+        let now = Micros::from(std::time::SystemTime::now());
+        Self { begin: Instant::now(), offset: AtomicI64::new(now.0) }
+    }
+
+    /// The database said `time` in answer to a request sent at `sent`: take it for the middle of the
+    /// time that the request took.
+    pub(crate) fn set(&self, time: Micros, sent: Instant) {
+        let middle = self.begin.elapsed() - sent.elapsed() / 2;
+        let offset = time.0 - i64::try_from(middle.as_micros()).unwrap_or(0);
+        self.offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// The database's time.
+    pub(crate) fn now(&self) -> Micros {
+        Micros(self.offset.load(Ordering::Relaxed)).plus(self.begin.elapsed())
+    }
+}
+
+/// Until when this scheduler may act as the owner of its lanes: past it, it neither writes nor
+/// answers heartbeats or results.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    begin: Instant,
+    /// Microseconds after `begin`.
+    until: AtomicI64,
+}
+
+impl Deadline {
+    pub(crate) fn passed_already() -> Self {
+        Self { begin: Instant::now(), until: AtomicI64::new(-1) }
+    }
+
+    /// A lease was renewed by a request sent at `sent`: counted from then, since the database may have
+    /// counted from then, and short of a margin for clocks that run at different speeds.
+    pub(crate) fn renewed(&self, sent: Instant, lease: Duration) {
+        let until = sent.duration_since(self.begin) + lease - lease / 16;
+        self.until.store(i64::try_from(until.as_micros()).unwrap_or(i64::MAX), Ordering::Release);
+    }
+
+    /// Whether it has passed.
+    pub(crate) fn has_passed(&self) -> bool {
+        let now = i64::try_from(self.begin.elapsed().as_micros()).unwrap_or(i64::MAX);
+        now >= self.until.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_counts_from_before_the_renewal_was_sent() {
+        let deadline = Deadline::passed_already();
+        assert!(deadline.has_passed());
+        deadline.renewed(Instant::now(), Duration::from_secs(8));
+        assert!(!deadline.has_passed());
+        let Some(long_ago) = Instant::now().checked_sub(Duration::from_millis(7_600)) else { return };
+        let late = Deadline { begin: long_ago, until: AtomicI64::new(-1) };
+        late.renewed(long_ago, Duration::from_secs(8));
+        assert!(late.has_passed(), "7.5 s of 8 s are trusted");
+    }
+
+    #[test]
+    fn the_clock_follows_the_databases() {
+        let clock = DatabaseClock::new();
+        clock.set(Micros(5_000_000), Instant::now());
+        let now = clock.now().0;
+        assert!((5_000_000..6_000_000).contains(&now), "{now}");
+    }
+}

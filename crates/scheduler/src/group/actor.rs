@@ -1,0 +1,135 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::LaneId;
+use domain::lane::{Lane, Round};
+use rustc_hash::FxHashMap;
+use store::Writer;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::input::{Change, Input};
+use super::intake::Pending;
+use super::side::Side;
+use crate::dispatch::{Bell, Servings};
+use crate::line_metrics::LinesMetrics;
+use crate::log_budget::LogBudget;
+use crate::shared::Shared;
+
+/// Inputs beyond this wait at the sender.
+const QUEUE: usize = 1_024;
+/// Executions and results that one batch takes; more wait for the next.
+const BATCH: usize = 1_000;
+/// How often a group looks for lost workers, and for lines whose heads it lacks, without being asked.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Where inputs for a group go.
+#[derive(Clone)]
+pub(crate) struct GroupHandle(mpsc::Sender<Input>);
+
+impl GroupHandle {
+    /// Hands an input over; waits while the group is behind. The group lives as long as the process:
+    /// while it ends, what still comes is let go, and its sender sees its reply's channel close.
+    pub(crate) async fn send(&self, input: Input) {
+        let _ = self.0.send(input).await;
+    }
+}
+
+/// A lane group at work.
+pub(crate) struct Group {
+    pub(super) place: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) own: mpsc::Sender<Input>,
+    /// Gets the lanes that had to be dropped: they must be taken over again.
+    pub(super) dropped: mpsc::UnboundedSender<Vec<LaneId>>,
+    pub(super) writer: Writer,
+    pub(super) lanes: BTreeMap<LaneId, Lane>,
+    pub(super) sides: FxHashMap<LaneId, Side>,
+    pub(super) round: Round,
+    pub(super) servings: Servings,
+    pub(super) watchers: FxHashMap<domain::ExecutionId, Vec<mpsc::UnboundedSender<Change>>>,
+    pub(super) lines: LinesMetrics,
+    pub(super) log_budget: LogBudget,
+}
+
+impl Group {
+    /// A group without lanes, and where its inputs go.
+    pub(crate) fn new(
+        place: usize,
+        shared: Arc<Shared>,
+        bell: Arc<Bell>,
+        dropped: mpsc::UnboundedSender<Vec<LaneId>>,
+    ) -> (Self, GroupHandle) {
+        let (own, inputs) = mpsc::channel(QUEUE);
+        let group = Self {
+            place,
+            writer: Writer::new(shared.database.clone()),
+            lines: LinesMetrics::new(Arc::clone(&shared.metrics)),
+            log_budget: LogBudget::new(Arc::clone(&shared.metrics)),
+            shared,
+            bell,
+            inputs,
+            own: own.clone(),
+            dropped,
+            lanes: BTreeMap::new(),
+            sides: FxHashMap::default(),
+            round: Round::default(),
+            servings: Servings::default(),
+            watchers: FxHashMap::default(),
+        };
+        (group, GroupHandle(own))
+    }
+
+    /// Works until the process ends.
+    pub(crate) async fn run(mut self) {
+        let mut busy = false;
+        let mut looked = Instant::now();
+        loop {
+            let mut pending = Pending::default();
+            if !busy {
+                self.wait(&mut pending).await;
+            }
+            self.gather(&mut pending);
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.look_for_losses(&mut pending);
+            }
+            busy = self.step(pending).await;
+        }
+    }
+
+    /// Waits for an input, for room on a worker, or for a time that comes.
+    async fn wait(&mut self, pending: &mut Pending) {
+        let until = self.wake_at();
+        tokio::select! {
+            input = self.inputs.recv() => {
+                if let Some(input) = input {
+                    self.take_in(input, pending);
+                }
+            }
+            () = self.bell.rung(self.place) => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+
+    /// Takes in what is there already, up to a full batch.
+    fn gather(&mut self, pending: &mut Pending) {
+        while pending.len() < BATCH {
+            match self.inputs.try_recv() {
+                Ok(input) => self.take_in(input, pending),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let now = self.shared.clock.now();
+        let timers = self.lanes.values().filter_map(|lane| lane.timers().keys().next());
+        let first = timers.map(|mark| mark.due.since(now)).min();
+        Instant::now() + first.map_or(LOOK, |wait| wait.min(LOOK))
+    }
+}
+

@@ -1,0 +1,225 @@
+//! What a group does with its inputs at once, and what it keeps for the next batch.
+
+use std::sync::Arc;
+
+use domain::{AttemptResult, LaneId};
+use proto::v1::{Settlement, SettlementVerdict, Settlements, work_response};
+use tokio::sync::oneshot;
+
+use super::actor::Group;
+use super::input::{Adopted, HeldTask, Holding, Input, Report, Submit};
+use super::memory::InMemory;
+use super::side::Side;
+use crate::session::Session;
+
+/// What waits for the next batch.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) submits: Vec<Submit>,
+    pub(super) reports: Vec<(Option<Arc<Session>>, Vec<Report>)>,
+    len: usize,
+}
+
+impl Pending {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn submit(&mut self, submit: Submit) {
+        self.len += submit.items.len();
+        self.submits.push(submit);
+    }
+
+    /// Reports of a worker, or, without one, of attempts that were lost.
+    fn report(&mut self, session: Option<Arc<Session>>, reports: Vec<Report>) {
+        self.len += reports.len();
+        self.reports.push((session, reports));
+    }
+}
+
+impl Group {
+    pub(super) fn take_in(&mut self, input: Input, pending: &mut Pending) {
+        match input {
+            Input::Submit(submit) => pending.submit(submit),
+            Input::Reports(session, reports) => self.take_reports(session, reports, pending),
+            Input::Holding(holding) => self.take_holding(holding, pending),
+            Input::Adopt(adopted) => self.adopt(*adopted),
+            Input::Drop(lanes, done) => self.let_go(&lanes, done),
+            Input::Heads(lane, class, heads) => {
+                if let Some(side) = self.sides.get_mut(&lane) {
+                    side.loading.remove(&class);
+                    for (seq, known) in heads {
+                        side.heads.insert(seq, known);
+                    }
+                }
+            }
+            Input::Ask(id, reply) => {
+                let _ = reply.send(self.in_memory(id));
+            }
+            Input::Watch(id, watcher, reply) => {
+                let there = self.in_memory(id);
+                if there.is_some() {
+                    let watchers = self.watchers.entry(id).or_default();
+                    watchers.retain(|watcher| !watcher.is_closed());
+                    watchers.push(watcher);
+                }
+                let _ = reply.send(there);
+            }
+        }
+    }
+
+    fn in_memory(&self, id: domain::ExecutionId) -> Option<InMemory> {
+        if self.shared.deadline.has_passed() {
+            return None;
+        }
+        self.lanes.get(&id.lane()).map(|lane| InMemory::of(lane, id))
+    }
+
+    /// Keeps the reports that concern lanes of this group, and says of the others that they don't.
+    fn take_reports(
+        &mut self,
+        session: Arc<Session>,
+        reports: Vec<Report>,
+        pending: &mut Pending,
+    ) {
+        let (own, foreign): (Vec<_>, Vec<_>) =
+            reports.into_iter().partition(|report| self.lanes.contains_key(&report.id.lane()));
+        if !foreign.is_empty() {
+            let verdict = SettlementVerdict::NotOwner;
+            let settlements =
+                foreign.iter().map(|report| settlement(report.id, report.fence, verdict)).collect();
+            session.send(work_response::Message::Settlements(Settlements { settlements }));
+        }
+        if !own.is_empty() {
+            pending.report(Some(session), own);
+        }
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let id = adopted.lane.id();
+        tracing::info!(
+            event = "lane_adopted",
+            partition = id.0,
+            epoch = adopted.lane.epoch(),
+            waiting = adopted.lane.waiting().len(),
+            running = adopted.lane.running().len(),
+            "lane {id} is this scheduler's own"
+        );
+        self.sides.insert(id, Side::new(adopted.running));
+        self.lanes.insert(id, adopted.lane);
+    }
+
+    /// No commit is out while an input is taken in: from here on nothing is written.
+    fn let_go(&mut self, lanes: &[LaneId], done: oneshot::Sender<()>) {
+        for lane in lanes {
+            self.forget(*lane);
+        }
+        let _ = done.send(());
+    }
+
+    pub(super) fn forget(&mut self, lane: LaneId) {
+        self.lanes.remove(&lane);
+        self.sides.remove(&lane);
+        // Whoever watches there asks the new owner.
+        self.watchers.retain(|id, _| id.lane() != lane);
+    }
+
+    /// Sets the group's own picture of a worker right by what the worker says it holds.
+    fn take_holding(&mut self, holding: Holding, pending: &mut Pending) {
+        let Holding { session, held, complete, reply } = holding;
+        let revoked = held.iter().copied().filter(|task| !self.confirm(&session, *task)).collect();
+        if complete {
+            self.return_what_never_arrived(&session, &held, pending);
+        }
+        let _ = reply.send(revoked);
+    }
+
+    /// Whether the worker is right to hold a task; one of a lane elsewhere is for its owner to judge.
+    fn confirm(&mut self, session: &Arc<Session>, (id, fence): HeldTask) -> bool {
+        let Some(lane) = self.lanes.get(&id.lane()) else { return true };
+        let running = lane.running().get(&id.seq());
+        if !running.is_some_and(|r| r.fence == fence && *r.worker == *session.worker_id) {
+            return false;
+        }
+        let held = self.sides.get_mut(&id.lane()).and_then(|side| side.held.get_mut(&id.seq()));
+        let Some(held) = held else { return false };
+        let mine = |slot: &crate::session::Slot| Arc::ptr_eq(slot.session(), session);
+        if !held.slot.as_ref().is_some_and(mine) {
+            held.slot = Some(session.take());
+        }
+        true
+    }
+
+    fn return_what_never_arrived(
+        &self,
+        session: &Arc<Session>,
+        held: &[HeldTask],
+        pending: &mut Pending,
+    ) {
+        let named: rustc_hash::FxHashSet<_> = held.iter().copied().collect();
+        let mine = |slot: &crate::session::Slot| Arc::ptr_eq(slot.session(), session);
+        let reports = self.reports_of(AttemptResult::Returned, |held, task| {
+            held.slot.as_ref().is_some_and(mine) && !named.contains(&task)
+        });
+        if !reports.is_empty() {
+            pending.report(None, reports);
+        }
+    }
+
+    /// Reports the attempts of workers whose leases have run out, and those of a lane's last owner that
+    /// nobody has claimed to hold for a whole lease.
+    pub(super) fn look_for_losses(&self, pending: &mut Pending) {
+        let lease = self.shared.worker_lease;
+        let any_over = self.shared.sessions.all().iter().any(|session| session.is_over());
+        let orphaned = |side: &Side| side.adopted.elapsed() >= lease;
+        if !any_over && !self.sides.values().any(|side| orphaned(side) && side.has_unclaimed()) {
+            return;
+        }
+        let reports = self.reports_of(AttemptResult::Lost, |held, (id, _)| match &held.slot {
+            Some(slot) => slot.session().is_over(),
+            None => self.sides.get(&id.lane()).is_some_and(orphaned),
+        });
+        if !reports.is_empty() {
+            pending.report(None, reports);
+        }
+    }
+
+    fn reports_of(
+        &self,
+        result: AttemptResult,
+        concerns: impl Fn(&super::side::Held, HeldTask) -> bool,
+    ) -> Vec<Report> {
+        let mut reports = Vec::new();
+        for (lane, side) in &self.sides {
+            let Some(lane) = self.lanes.get(lane) else { continue };
+            for (seq, held) in &side.held {
+                let Some(running) = lane.running().get(seq) else { continue };
+                if concerns(held, (held.known.id, running.fence)) {
+                    reports.push(Report::without_worker(held.known.id, running.fence, result));
+                }
+            }
+        }
+        reports
+    }
+}
+
+impl Report {
+    /// A report that no worker makes.
+    fn without_worker(id: domain::ExecutionId, fence: u64, result: AttemptResult) -> Self {
+        let error = (result == AttemptResult::Lost).then(|| {
+            let message = "the worker's lease ran out before it reported a result";
+            ("worker_lost".to_owned(), message.to_owned())
+        });
+        let (waited_us, ran_us, held_us) = (0, 0, 0);
+        Self { id, fence, result, permanent: false, error, output: None, waited_us, ran_us, held_us }
+    }
+}
+
+pub(super) fn settlement(
+    id: domain::ExecutionId,
+    fence: u64,
+    verdict: SettlementVerdict,
+) -> Settlement {
+    let execution_id = bytes::Bytes::copy_from_slice(id.as_bytes());
+    Settlement { execution_id, fence, verdict: verdict.into() }
+}

@@ -1,0 +1,40 @@
+use std::sync::Arc;
+
+use domain::lane::Lane;
+use domain::{ExecutionId, Micros};
+
+/// What a lane's memory knows of an execution that isn't over.
+#[derive(Clone, Debug)]
+pub(crate) enum InMemory {
+    /// It waits for a slot.
+    Queued { since: Micros },
+    /// It is claimed.
+    Running { fence: u64, attempt: u16, worker: Arc<str>, claimed: Micros, queued_us: i64 },
+    /// It waits for its time.
+    Timed,
+    /// Memory doesn't know it: it is over, waits beyond the horizon, or never was.
+    Unknown,
+}
+
+impl InMemory {
+    /// What the lane knows of an execution. Walks the lines: for people, not for the hot path.
+    pub(super) fn of(lane: &Lane, id: ExecutionId) -> Self {
+        let seq = id.seq();
+        if let Some(running) = lane.running().get(&seq) {
+            return Self::Running {
+                fence: running.fence,
+                attempt: running.budgets.attempts + 1,
+                worker: Arc::clone(&running.worker),
+                claimed: running.claimed,
+                queued_us: running.claimed.0 - running.enqueued.0,
+            };
+        }
+        if let Some((_, run)) = lane.waiting().find(seq) {
+            return Self::Queued { since: run.enqueued };
+        }
+        match lane.timers().keys().any(|mark| mark.seq == seq) {
+            true => Self::Timed,
+            false => Self::Unknown,
+        }
+    }
+}

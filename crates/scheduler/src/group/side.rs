@@ -1,0 +1,80 @@
+use std::time::Instant;
+
+use domain::lane::Class;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::session::Slot;
+use crate::shared::Known;
+
+/// What an owner has beside a lane's durable state: it can be read again at any time, and is lost with
+/// the lane.
+pub(super) struct Side {
+    /// When the lane came.
+    pub(super) adopted: Instant,
+    /// What is known of those that wait: a part of them.
+    pub(super) heads: Heads,
+    /// What is known of those that run: of every one.
+    pub(super) held: FxHashMap<u64, Held>,
+    /// Lines whose heads are being read.
+    pub(super) loading: FxHashSet<Class>,
+}
+
+/// A running execution and the slot that it takes.
+pub(super) struct Held {
+    /// `None` after a take-over, until its worker says that it has it.
+    pub(super) slot: Option<Slot>,
+    pub(super) known: Known,
+}
+
+/// Heads in memory, and what they weigh.
+#[derive(Default)]
+pub(super) struct Heads {
+    by_seq: FxHashMap<u64, Known>,
+    bytes: usize,
+}
+
+impl Heads {
+    pub(super) fn insert(&mut self, seq: u64, known: Known) {
+        self.bytes += known.work.bytes();
+        if let Some(before) = self.by_seq.insert(seq, known) {
+            self.bytes -= before.work.bytes();
+        }
+    }
+
+    pub(super) fn take(&mut self, seq: u64) -> Option<Known> {
+        let known = self.by_seq.remove(&seq)?;
+        self.bytes -= known.work.bytes();
+        Some(known)
+    }
+
+    pub(super) fn get(&self, seq: u64) -> Option<&Known> {
+        self.by_seq.get(&seq)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many of `count` executions from `first` on are known, without a gap.
+    pub(super) fn known_from(&self, first: u64, count: u32) -> u32 {
+        let known = (first..first + u64::from(count)).take_while(|s| self.by_seq.contains_key(s));
+        u32::try_from(known.count()).unwrap_or(count)
+    }
+}
+
+impl Side {
+    pub(super) fn new(running: FxHashMap<u64, Known>) -> Self {
+        let held = running.into_iter().map(|(seq, known)| (seq, Held { slot: None, known }));
+        Self {
+            adopted: Instant::now(),
+            heads: Heads::default(),
+            held: held.collect(),
+            loading: FxHashSet::default(),
+        }
+    }
+
+    /// Whether something runs here that no worker has said it holds.
+    pub(super) fn has_unclaimed(&self) -> bool {
+        self.held.values().any(|held| held.slot.is_none())
+    }
+}

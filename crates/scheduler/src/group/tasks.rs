@@ -1,0 +1,131 @@
+//! What goes out to workers and watchers once a batch is committed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::{ExecutionId, ExecutionState, Reason, lifecycle_span_id};
+use proto::v1::{Dispatch, Settlement, Settlements, Task, work_response};
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+
+use super::input::Change;
+use super::plan::{ClaimedTask, Ended};
+use crate::session::Session;
+
+/// Sends each worker its tasks, all in one message.
+pub(super) fn dispatch(scheduler_id: &str, claimed: &[ClaimedTask]) {
+    let tasks = claimed.iter().map(|claimed| (&claimed.session, task(scheduler_id, claimed)));
+    for (session, tasks) in by_session(tasks) {
+        session.send(work_response::Message::Dispatch(Dispatch { tasks }));
+    }
+}
+
+/// Tells each worker what became of its results, all in one message.
+pub(super) fn settle(settlements: Vec<(Arc<Session>, Settlement)>) {
+    let settlements = settlements.iter().map(|(session, settlement)| (session, settlement.clone()));
+    for (session, settlements) in by_session(settlements) {
+        session.send(work_response::Message::Settlements(Settlements { settlements }));
+    }
+}
+
+fn by_session<'a, T>(
+    items: impl Iterator<Item = (&'a Arc<Session>, T)>,
+) -> Vec<(&'a Arc<Session>, Vec<T>)> {
+    let mut groups: Vec<(&Arc<Session>, Vec<T>)> = Vec::new();
+    for (session, item) in items {
+        match groups.iter_mut().find(|(known, _)| known.number == session.number) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((session, vec![item])),
+        }
+    }
+    groups
+}
+
+fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
+    let ClaimedTask { known, fence, attempt, .. } = claimed;
+    let (work, head) = (&known.work, &known.work.head);
+    let headers = head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    Task {
+        execution_id: Bytes::copy_from_slice(known.id.as_bytes()),
+        fence: *fence,
+        attempt: u32::from(*attempt),
+        tenant: work.tenant.to_string(),
+        job_type: work.job_type.to_string(),
+        queue: work.queue.name.clone(),
+        payload: head.payload.clone(),
+        content_type: head.content_type.as_deref().unwrap_or_default().to_owned(),
+        headers,
+        correlation_id: correlation_id(known.id, head.correlation_id.as_deref()),
+        trace_context: head.trace.map_or_else(Bytes::new, |trace| task_context(known.id, trace)),
+        tracestate: tracestate(scheduler_id, head.tracestate.as_deref()),
+        timeout_us: u64::try_from(head.timeout.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+/// The caller's correlation id, else the execution's id.
+pub(crate) fn correlation_id(id: ExecutionId, callers: Option<&str>) -> String {
+    callers.map_or_else(|| id.to_string(), str::to_owned)
+}
+
+/// The context that the attempt is a child of: its trace, and the span that put it into its queue.
+fn task_context(id: ExecutionId, mut trace: [u8; 25]) -> Bytes {
+    trace[16..24].copy_from_slice(&lifecycle_span_id(id, 0, "queue_enqueue"));
+    Bytes::copy_from_slice(&trace)
+}
+
+/// The caller's tracestate with this scheduler's member in front, as W3C asks of who changes it; its
+/// own earlier one goes, and so does what would make it too long.
+fn tracestate(scheduler_id: &str, callers: Option<&str>) -> String {
+    let mut state = format!("scheduler={scheduler_id}");
+    let others = callers.unwrap_or_default().split(',').map(str::trim);
+    for member in others.filter(|m| !m.is_empty() && !m.starts_with("scheduler=")).take(31) {
+        if state.len() + 1 + member.len() > 512 {
+            break;
+        }
+        state.push(',');
+        state.push_str(member);
+    }
+    state
+}
+
+type Watchers = FxHashMap<ExecutionId, Vec<mpsc::UnboundedSender<Change>>>;
+
+/// Tells those who watch: how the last attempt ended first, then that the next is claimed.
+pub(super) fn notify(watchers: &mut Watchers, claimed: &[ClaimedTask], ended: &[Ended]) {
+    let ends = ended.iter().map(|ended| Change {
+        id: ended.known.id,
+        state: ended.state,
+        reason: ended.decision.reason,
+        attempt: ended.attempt,
+        fence: ended.fence,
+        worker: Arc::clone(&ended.worker),
+    });
+    let begins = claimed.iter().map(|claimed| Change {
+        id: claimed.known.id,
+        state: ExecutionState::Running,
+        reason: Reason::None,
+        attempt: claimed.attempt,
+        fence: claimed.fence,
+        worker: Arc::clone(&claimed.session.worker_id),
+    });
+    for change in ends.chain(begins) {
+        let Some(watching) = watchers.get_mut(&change.id) else { continue };
+        watching.retain(|watcher| watcher.send(change.clone()).is_ok());
+        if watching.is_empty() || change.state.is_final() {
+            watchers.remove(&change.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedulers_member_comes_first_and_once_and_the_state_stays_short() {
+        assert_eq!(tracestate("s-1", None), "scheduler=s-1");
+        assert_eq!(tracestate("s-1", Some("a=1, scheduler=s-0,b=2")), "scheduler=s-1,a=1,b=2");
+        let long = format!("a={},b=2", "x".repeat(600));
+        assert!(tracestate("s-1", Some(&long)).len() <= 512);
+    }
+}

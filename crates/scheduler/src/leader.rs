@@ -1,0 +1,131 @@
+//! The leader's duties, and how one becomes it. Every replica also keeps its own picture of the windows
+//! here, since the leader makes them for all.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use store::{Election, Error, Term, TermHolder};
+use tokio_util::sync::CancellationToken;
+
+use crate::shared::Shared;
+
+/// How often a follower looks whether there is a leader, and everybody at the windows.
+const LOOK: Duration = Duration::from_secs(1);
+/// The longest back-off, in hours: its due entry must find a window.
+const REACH_HOURS: i32 = 25;
+
+/// Leads, or waits to.
+pub(crate) struct Leader {
+    shared: Arc<Shared>,
+    election: Election,
+    lease: Duration,
+    lanes: u16,
+    window_hours: u16,
+    term: Option<(Term, Instant)>,
+}
+
+impl Leader {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        holder: TermHolder,
+        lanes: u16,
+        window_hours: u16,
+    ) -> Self {
+        let lease = holder.lease;
+        let election = Election::new(shared.database.clone(), holder);
+        Self { shared, election, lease, lanes, window_hours, term: None }
+    }
+
+    /// Leads whenever nobody else does, until the shutdown.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                () = shutdown.cancelled() => break,
+            }
+            if let Err(error) = self.turn().await {
+                self.step_down(&error.to_string());
+            }
+            if let Err(error) = self.look_at_windows().await {
+                tracing::warn!(%error, "the windows can't be read just now");
+            }
+        }
+        if let Some((term, _)) = self.term.take() {
+            self.note_lost("shutdown");
+            if let Err(error) = self.election.resign(&term).await {
+                tracing::warn!(%error, "can't resign: the lead's lease runs out");
+            }
+        }
+    }
+
+    /// One look: campaign or renew, and the duties. Renewal comes after the duties have been done, so
+    /// that a leader whose work hangs doesn't keep the lead.
+    async fn turn(&mut self) -> Result<(), Error> {
+        let Some((term, sent)) = self.term.clone() else { return self.campaign().await };
+        if sent.elapsed() >= self.lease - self.lease / 16 {
+            return Err(Error::TermOver { epoch: term.epoch() });
+        }
+        self.duties(&term).await?;
+        if sent.elapsed() >= self.lease / 4 {
+            let sent = Instant::now();
+            let term = self.election.renew(&term).await?;
+            self.term = Some((term, sent));
+        }
+        Ok(())
+    }
+
+    async fn campaign(&mut self) -> Result<(), Error> {
+        let sent = Instant::now();
+        let Some(term) = self.election.campaign().await? else { return Ok(()) };
+        let epoch = term.epoch();
+        self.shared.metrics.is_leader.set(1);
+        self.shared.metrics.transitions.inc();
+        self.shared.metrics.epoch.set(epoch);
+        tracing::info!(event = "leadership_acquired", epoch, "this scheduler leads");
+        self.duties(&term).await?;
+        self.term = Some((term, sent));
+        Ok(())
+    }
+
+    async fn duties(&mut self, term: &Term) -> Result<(), Error> {
+        let width = i32::from(self.window_hours);
+        let current = self.shared.clock.now().hour().0.div_euclid(width) * width;
+        let needed = (current + 4 * width - 1).max(self.shared.clock.now().hour().0 + REACH_HOURS - 1);
+        if !self.shared.windows.borrow().covers(domain::Hour(needed)) {
+            let made = self.election.make_windows(term, width, REACH_HOURS).await?;
+            if made > 0 {
+                tracing::info!(event = "windows_made", made, "windows made ahead");
+            }
+            self.election.make_lanes(term, self.lanes).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_windows(&self) -> Result<(), Error> {
+        let windows = self.shared.database.windows().await?;
+        self.shared.windows.send_if_modified(|current| {
+            let changed = **current != windows;
+            if changed {
+                *current = Arc::new(windows);
+            }
+            changed
+        });
+        Ok(())
+    }
+
+    fn step_down(&mut self, reason: &str) {
+        match self.term.take() {
+            Some(_) => self.note_lost(reason),
+            None => tracing::warn!(reason, "no lead can be won just now"),
+        }
+    }
+
+    fn note_lost(&self, reason: &str) {
+        self.shared.metrics.is_leader.set(0);
+        self.shared.metrics.epoch.set(0);
+        self.shared.metrics.transitions.inc();
+        tracing::warn!(event = "leadership_lost", reason, "this scheduler leads no more");
+    }
+}

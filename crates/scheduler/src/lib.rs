@@ -1,0 +1,24 @@
+//! The scheduler: the hub, and the only process that talks to PostgreSQL. Every replica owns lanes,
+//! accepts what belongs to them, hands it to workers and records what became of it; one of them leads.
+
+mod args;
+mod catalog;
+mod clock;
+mod credentials;
+mod dispatch;
+mod group;
+mod leader;
+mod lifecycle;
+mod line_metrics;
+mod log_budget;
+mod metrics;
+mod ownership;
+mod peers;
+mod rpc;
+mod seed;
+mod server;
+mod session;
+mod shared;
+
+pub use args::Args;
+pub use server::serve;

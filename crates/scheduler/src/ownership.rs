@@ -1,0 +1,283 @@
+//! Which lanes are this scheduler's own: it says that it lives, renews its leases, takes what nobody
+//! owns up to its fair share, and gives up what is beyond.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use domain::LaneId;
+use proto::v1::{ClusterView, SchedulerAddress, work_response};
+use store::{Claimant, Error, LeaseKeeper, Membership, Writer};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::group::{Adopted, Input};
+use crate::shared::{Groups, Shared};
+
+/// How often the leases are renewed: a lease outlives two lost renewals.
+const RENEWALS_PER_LEASE: u32 = 4;
+/// How often membership is looked at, and with it what is there to take.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Keeps the lanes of one scheduler.
+pub(crate) struct LaneKeeper {
+    shared: Arc<Shared>,
+    groups: Groups,
+    claimant: Claimant,
+    lanes: u16,
+    leases: LeaseKeeper,
+    /// Lanes that a group had to drop.
+    dropped: mpsc::UnboundedReceiver<Vec<LaneId>>,
+    /// Lanes that were taken over, or couldn't be.
+    arrivals: (mpsc::UnboundedSender<Arrival>, mpsc::UnboundedReceiver<Arrival>),
+    /// Every lane whose lease is held: its epoch.
+    held: BTreeMap<LaneId, i64>,
+    /// Of those: the ones that are being taken over.
+    coming: BTreeSet<LaneId>,
+    /// Of those: the ones that a group has.
+    adopted: BTreeSet<LaneId>,
+    renewed: Option<Instant>,
+}
+
+struct Arrival {
+    lane: LaneId,
+    adopted: Result<Box<Adopted>, Error>,
+}
+
+impl LaneKeeper {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        groups: Groups,
+        claimant: Claimant,
+        lanes: u16,
+        dropped: mpsc::UnboundedReceiver<Vec<LaneId>>,
+    ) -> Self {
+        Self {
+            leases: LeaseKeeper::new(shared.database.clone()),
+            shared,
+            groups,
+            claimant,
+            lanes,
+            dropped,
+            arrivals: mpsc::unbounded_channel(),
+            held: BTreeMap::new(),
+            coming: BTreeSet::new(),
+            adopted: BTreeSet::new(),
+            renewed: None,
+        }
+    }
+
+    /// Keeps the lanes until the shutdown, then gives them up.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => self.look().await,
+                Some(lanes) = self.dropped.recv() => self.note_dropped(&lanes),
+                Some(arrival) = self.arrivals.1.recv() => self.welcome(arrival).await,
+                () = shutdown.cancelled() => break,
+            }
+            let owned = i64::try_from(self.adopted.len()).unwrap_or(i64::MAX);
+            self.shared.metrics.lanes_owned.set(owned);
+        }
+        self.leave().await;
+    }
+
+    async fn look(&mut self) {
+        if let Err(error) = self.try_look().await {
+            if matches!(error, Error::Database { .. }) {
+                self.shared.metrics.db_errors.inc();
+            }
+            tracing::warn!(event = "lease_trouble", %error, "leases can't be kept just now");
+        }
+        self.shared.metrics.note_pool(self.shared.database.pool_use());
+    }
+
+    async fn try_look(&mut self) -> Result<(), Error> {
+        let every = self.claimant.lease / RENEWALS_PER_LEASE;
+        if self.renewed.is_none_or(|renewed| renewed.elapsed() >= every) {
+            self.renew().await?;
+        }
+        let membership = self.leases.membership(self.claimant.lease).await?;
+        self.balance(&membership).await?;
+        self.publish(&membership);
+        self.take_over_what_came();
+        Ok(())
+    }
+
+    async fn renew(&mut self) -> Result<(), Error> {
+        let sent = Instant::now();
+        let (lanes, now) = self.leases.renew(&self.claimant).await?;
+        self.shared.clock.set(now, sent);
+        let lost: Vec<LaneId> = {
+            let mine: BTreeSet<LaneId> = lanes.into_iter().collect();
+            self.held.keys().copied().filter(|lane| !mine.contains(lane)).collect()
+        };
+        if !lost.is_empty() {
+            tracing::warn!(event = "lanes_lost", lanes = lost.len(), "leases ran out before renewal");
+            self.let_go(&lost).await;
+        }
+        self.shared.deadline.renewed(sent, self.claimant.lease);
+        self.renewed = Some(sent);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.shared.metrics.heartbeat.set(now.as_secs_f64());
+        Ok(())
+    }
+
+    /// Takes what nobody owns up to the fair share, gives up what is beyond.
+    async fn balance(&mut self, membership: &Membership) -> Result<(), Error> {
+        let live = membership.schedulers.len().max(1);
+        let share = usize::from(self.lanes).div_ceil(live);
+        if self.held.len() < share {
+            let most = share - self.held.len();
+            for (lane, epoch) in self.leases.take(&self.claimant, most).await? {
+                self.held.insert(lane, epoch);
+            }
+        }
+        if self.held.len() > share {
+            let surplus: Vec<LaneId> = self.held.keys().rev().take(self.held.len() - share).copied().collect();
+            self.let_go(&surplus).await;
+            self.leases.release(&self.claimant, &surplus).await?;
+        }
+        Ok(())
+    }
+
+    /// The groups stop writing to the lanes first; only then may anybody else have them.
+    async fn let_go(&mut self, lanes: &[LaneId]) {
+        for lane in lanes {
+            let (done, gone) = oneshot::channel();
+            self.groups.of(*lane).send(Input::Drop(vec![*lane], done)).await;
+            let _ = gone.await;
+            self.held.remove(lane);
+            self.adopted.remove(lane);
+        }
+    }
+
+    fn note_dropped(&mut self, lanes: &[LaneId]) {
+        for lane in lanes {
+            self.adopted.remove(lane);
+        }
+        self.take_over_what_came();
+    }
+
+    /// Begins to take over every lane whose lease is held and that no group has.
+    fn take_over_what_came(&mut self) {
+        let wanting = |(lane, _): &(&LaneId, &i64)| {
+            !self.adopted.contains(*lane) && !self.coming.contains(*lane)
+        };
+        let wanted: Vec<(LaneId, i64)> =
+            self.held.iter().filter(wanting).map(|(lane, epoch)| (*lane, *epoch)).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        self.coming.extend(wanted.iter().map(|(lane, _)| *lane));
+        tokio::spawn(take_over(Arc::clone(&self.shared), wanted, self.arrivals.0.clone()));
+    }
+
+    async fn welcome(&mut self, Arrival { lane, adopted }: Arrival) {
+        self.coming.remove(&lane);
+        match adopted {
+            Ok(adopted) if self.held.contains_key(&lane) => {
+                self.groups.of(lane).send(Input::Adopt(adopted)).await;
+                self.adopted.insert(lane);
+                self.announce(lane);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(event = "take_over_failed", partition = lane.0, %error,
+                "the lane can't be taken over just now; trying again"),
+        }
+    }
+
+    /// Shows every worker the lane without an owner and then with its own, so that each says what it
+    /// holds of it even if the owner has not changed.
+    fn announce(&self, lane: LaneId) {
+        let view = Arc::clone(&self.shared.view.borrow());
+        let place = usize::from(lane.0);
+        if view.lane_owners.get(place).is_none() {
+            return;
+        }
+        let own = view.schedulers.iter().position(|s| s.scheduler_id == self.claimant.id);
+        let with_owner = |owner: u32| {
+            let mut view = ClusterView::clone(&view);
+            view.lane_owners[place] = owner;
+            view
+        };
+        let without = with_owner(0);
+        let own = own.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0);
+        let with = with_owner(own);
+        for session in self.shared.sessions.all() {
+            session.send(work_response::Message::ClusterView(without.clone()));
+            session.send(work_response::Message::ClusterView(with.clone()));
+        }
+        self.shared.view.send_replace(Arc::new(with));
+    }
+
+    /// Tells gateways and workers who lives and who owns what, if that has changed.
+    fn publish(&self, membership: &Membership) {
+        let place = |holder: &str| {
+            let found = membership.schedulers.iter().position(|(id, _)| id == holder);
+            found.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0)
+        };
+        let owner = |lane: &store::LaneOwner| match &lane.holder {
+            // A lane of one's own counts once a group has it.
+            Some(holder) if *holder == self.claimant.id && !self.adopted.contains(&lane.lane) => 0,
+            Some(holder) => place(holder),
+            None => 0,
+        };
+        let schedulers = membership.schedulers.iter().map(|(id, address)| SchedulerAddress {
+            scheduler_id: id.clone(),
+            address: address.clone(),
+        });
+        let view = ClusterView {
+            schedulers: schedulers.collect(),
+            lane_owners: membership.lanes.iter().map(owner).collect(),
+        };
+        self.shared.view.send_if_modified(|current| {
+            let changed = **current != view;
+            if changed {
+                *current = Arc::new(view);
+            }
+            changed
+        });
+    }
+
+    /// Gives everything up, so that others needn't wait for the leases to run out.
+    async fn leave(&mut self) {
+        let lanes: Vec<LaneId> = self.held.keys().copied().collect();
+        self.let_go(&lanes).await;
+        let gone = async {
+            self.leases.release(&self.claimant, &lanes).await?;
+            self.leases.leave(&self.claimant).await
+        };
+        match gone.await {
+            Ok(()) => tracing::info!(event = "lanes_released", lanes = lanes.len(), "lanes given up"),
+            Err(error) => tracing::warn!(%error, "lanes can't be given up: their leases run out"),
+        }
+    }
+}
+
+/// Takes lanes over, one after the other, and reads what runs in them.
+async fn take_over(
+    shared: Arc<Shared>,
+    lanes: Vec<(LaneId, i64)>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+) {
+    let mut writer = Writer::new(shared.database.clone());
+    for (lane, epoch) in lanes {
+        let adopted = take_over_one(&shared, &mut writer, lane, epoch).await;
+        let _ = arrivals.send(Arrival { lane, adopted });
+    }
+}
+
+async fn take_over_one(
+    shared: &Shared,
+    writer: &mut Writer,
+    lane: LaneId,
+    epoch: i64,
+) -> Result<Box<Adopted>, Error> {
+    let memory = writer.take_over(lane, epoch, shared.clock.now()).await?;
+    let windows = Arc::clone(&shared.windows.borrow());
+    let running = shared.known_running(&windows, &memory).await?;
+    Ok(Box::new(Adopted { lane: memory, running }))
+}

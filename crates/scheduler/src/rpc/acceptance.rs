@@ -1,0 +1,230 @@
+//! Submissions: from what the gateway sent to the lane groups, or on to who owns the lane.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use domain::limits::{self, LimitError};
+use domain::{Backoff, LaneId, Micros, Priority, RetryPolicy};
+use proto::internal::v1::{ForwardedSubmission, RequestOrigin, SubmitRequest, SubmitResponse};
+use proto::v1::{Refusal, Submission, SubmitVerdict, submit_verdict::Verdict};
+use store::Head;
+use tokio::sync::oneshot;
+use tonic::Code;
+
+use super::scheduler_service::Internal;
+use crate::group::{Incoming, Input, NotTaken, Submit};
+use crate::shared::Work;
+
+/// Items of one request with their places in it.
+type Placed<T> = Vec<(usize, T)>;
+
+impl Internal {
+    /// Takes what belongs to lanes of its own, forwards the rest once.
+    pub(super) async fn accept(&self, request: SubmitRequest) -> SubmitResponse {
+        let arrived = SystemTime::now();
+        let mut verdicts: Vec<SubmitVerdict> =
+            vec![SubmitVerdict::default(); request.submissions.len()];
+        let view = Arc::clone(&self.shared.view.borrow());
+        let mut own: BTreeMap<usize, Placed<Incoming>> = BTreeMap::new();
+        let mut foreign: BTreeMap<String, Placed<ForwardedSubmission>> = BTreeMap::new();
+        for (place, item) in request.submissions.into_iter().enumerate() {
+            match foreign_owner(&view, item.lane, &self.shared.scheduler_id) {
+                Some(address) if !request.forwarded => {
+                    foreign.entry(address).or_default().push((place, item));
+                }
+                _ => match self.incoming(item, arrived).await {
+                    Ok(item) => {
+                        let group = usize::from(item.lane.0) % self.groups.0.len();
+                        own.entry(group).or_default().push((place, item));
+                    }
+                    Err(refusal) => verdicts[place] = refused(refusal),
+                },
+            }
+        }
+        let accepted = futures::future::join_all(
+            own.into_iter().map(|(group, items)| self.submit_to_group(group, items)),
+        );
+        let forwarded = futures::future::join_all(
+            foreign.into_iter().map(|(address, items)| self.forward(address, items)),
+        );
+        let (accepted, forwarded) = futures::future::join(accepted, forwarded).await;
+        for (place, verdict) in accepted.into_iter().chain(forwarded).flatten() {
+            verdicts[place] = verdict;
+        }
+        SubmitResponse { verdicts }
+    }
+
+    async fn submit_to_group(
+        &self,
+        group: usize,
+        items: Placed<Incoming>,
+    ) -> Placed<SubmitVerdict> {
+        let (places, items): (Vec<usize>, Vec<Incoming>) = items.into_iter().unzip();
+        let (reply, verdicts) = oneshot::channel();
+        self.groups.0[group].send(Input::Submit(Submit { items, reply })).await;
+        let verdicts = verdicts.await.unwrap_or_else(|_| {
+            places.iter().map(|_| Err(NotTaken::InDoubt("the scheduler ends".into()))).collect()
+        });
+        let verdicts = verdicts.into_iter().map(|verdict| match verdict {
+            Ok(id) => accepted(id.to_string()),
+            Err(why) => refused(refusal(Code::Unavailable, "", why.to_string())),
+        });
+        places.into_iter().zip(verdicts).collect()
+    }
+
+    async fn forward(
+        &self,
+        address: String,
+        items: Placed<ForwardedSubmission>,
+    ) -> Placed<SubmitVerdict> {
+        let (places, submissions): (Vec<usize>, Vec<_>) = items.into_iter().unzip();
+        let request = self.peers.request(SubmitRequest { submissions, forwarded: true });
+        let answer = match self.peers.client(&address) {
+            Ok(mut client) => client.submit(request).await,
+            Err(status) => Err(status),
+        };
+        match answer {
+            Ok(answer) => places.into_iter().zip(answer.into_inner().verdicts).collect(),
+            Err(status) => {
+                let why = format!("the lane's owner didn't answer ({}): the item may or may not have been taken", status.message());
+                let verdict = refused(refusal(Code::Unavailable, "", why));
+                places.into_iter().map(|place| (place, verdict.clone())).collect()
+            }
+        }
+    }
+
+    /// Checks an item again, since what reaches a lane must never be refused by the database, and fills in
+    /// the numbers of its names.
+    async fn incoming(
+        &self,
+        item: ForwardedSubmission,
+        arrived: SystemTime,
+    ) -> Result<Incoming, Refusal> {
+        let submission = item.submission.unwrap_or_default();
+        check(&submission).map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
+        let policy = policy_of(&submission)
+            .map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
+        let lane = u16::try_from(item.lane).unwrap_or(u16::MAX);
+        let unavailable = |e: store::Error| refusal(Code::Unavailable, "", e.to_string());
+        let (tenant, queue) = (number(item.tenant), number(item.queue));
+        let catalog = &self.shared.catalog;
+        let job_type = catalog.type_number(tenant, &submission.job_type).await;
+        let job_type = job_type.map_err(unavailable)?.ok_or_else(|| {
+            let message = format!(
+                "no worker ever announced the type {:?}: is its name right, and has a worker run?",
+                submission.job_type
+            );
+            refusal(Code::NotFound, "job_type", message)
+        })?;
+        let retry_policy = catalog.policy_number(&policy).await.map_err(unavailable)?;
+        let head = head_of(submission, item.origin, (tenant, queue, job_type, retry_policy));
+        let work: Work = self.shared.work_of(head).await.map_err(unavailable)?;
+        Ok(Incoming { lane: LaneId(lane), work: Arc::new(work), arrived })
+    }
+}
+
+/// Where a lane's owner is reached if it is another scheduler.
+fn foreign_owner(view: &proto::v1::ClusterView, lane: u32, own: &str) -> Option<String> {
+    let owner = *view.lane_owners.get(lane as usize)?;
+    let scheduler = view.schedulers.get(owner.checked_sub(1)? as usize)?;
+    (scheduler.scheduler_id != own).then(|| scheduler.address.clone())
+}
+
+fn number(wire: u32) -> i32 {
+    i32::try_from(wire).unwrap_or(0)
+}
+
+fn accepted(id: String) -> SubmitVerdict {
+    SubmitVerdict { verdict: Some(Verdict::ExecutionId(id)) }
+}
+
+fn refused(refusal: Refusal) -> SubmitVerdict {
+    SubmitVerdict { verdict: Some(Verdict::Refusal(refusal)) }
+}
+
+fn refusal(code: Code, field: &str, message: String) -> Refusal {
+    Refusal { code: code as i32, field: field.to_owned(), message }
+}
+
+fn check(submission: &Submission) -> Result<(), LimitError> {
+    fn texts<'a>((name, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
+        (name, value)
+    }
+    limits::check_type_name("job_type", &submission.job_type)?;
+    limits::check_content_type("content_type", &submission.content_type)?;
+    limits::check_correlation_id(&submission.correlation_id)?;
+    limits::check_labels(submission.labels.iter().map(texts))?;
+    limits::check_headers(submission.headers.iter().map(texts))?;
+    if submission.payload.len() > limits::MAX_PAYLOAD_BYTES {
+        let message = format!("{} bytes; at most 1 MiB is allowed", submission.payload.len());
+        return Err(LimitError::new("payload", message));
+    }
+    if Priority::from_number(submission.priority).is_none() {
+        return Err(LimitError::new("priority", format!("{} is unknown", submission.priority)));
+    }
+    Ok(())
+}
+
+fn policy_of(submission: &Submission) -> Result<RetryPolicy, LimitError> {
+    let usual = RetryPolicy::default();
+    let Some(asked) = &submission.retry_policy else { return Ok(usual) };
+    let field = "retry_policy";
+    let attempts = asked.max_attempts.unwrap_or(u32::from(usual.max_attempts));
+    if !(1..=limits::MAX_ATTEMPTS).contains(&attempts) {
+        return Err(LimitError::new(field, format!("max_attempts {attempts} must be 1 to 1000")));
+    }
+    let multiplier = asked.multiplier.unwrap_or(usual.backoff.multiplier);
+    if !(1.0..=100.0).contains(&multiplier) {
+        return Err(LimitError::new(field, format!("multiplier {multiplier} must be 1 to 100")));
+    }
+    let wait = |asked: Option<prost_types::Duration>, usual: Duration| match asked {
+        None => Ok(usual),
+        Some(asked) => Duration::try_from(asked)
+            .ok()
+            .filter(|wait| *wait <= limits::MAX_BACKOFF)
+            .ok_or_else(|| LimitError::new(field, "a back-off must be 0 to 24 h")),
+    };
+    let backoff = Backoff {
+        initial: wait(asked.initial_backoff, usual.backoff.initial)?,
+        multiplier,
+        max: wait(asked.max_backoff, usual.backoff.max)?,
+        jitter: asked.jitter.unwrap_or(usual.backoff.jitter),
+    };
+    Ok(RetryPolicy { max_attempts: u16::try_from(attempts).unwrap_or(u16::MAX), backoff })
+}
+
+fn head_of(
+    submission: Submission,
+    origin: Option<RequestOrigin>,
+    (tenant, queue, job_type, retry_policy): (i32, i32, i32, i32),
+) -> Head {
+    let origin = origin.unwrap_or_default();
+    let text = |text: String| (!text.is_empty()).then(|| text.into_boxed_str());
+    let timeout = submission.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
+    let timeout = timeout.unwrap_or(limits::DEFAULT_TIMEOUT);
+    let received = i64::try_from(origin.received_unix_us).unwrap_or(0);
+    Head {
+        tenant,
+        queue,
+        job_type,
+        priority: Priority::from_number(submission.priority).unwrap_or(Priority::Normal),
+        accepted: Micros(0),
+        timeout: timeout.clamp(limits::MIN_TIMEOUT, limits::MAX_TIMEOUT),
+        retry_policy,
+        trace: bytes_of(&origin.trace_context),
+        parent_span: bytes_of(&origin.parent_span_id),
+        request_at: (received > 0).then_some(Micros(received)),
+        tracestate: text(service::parse_tracestate(&origin.tracestate).unwrap_or_default().to_owned()),
+        correlation_id: text(submission.correlation_id),
+        labels: submission.labels.into_iter().collect(),
+        headers: submission.headers.into_iter().collect(),
+        payload: submission.payload,
+        content_type: text(submission.content_type),
+    }
+}
+
+fn bytes_of<const N: usize>(bytes: &Bytes) -> Option<[u8; N]> {
+    bytes[..].try_into().ok()
+}

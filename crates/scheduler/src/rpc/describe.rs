@@ -1,0 +1,137 @@
+//! An execution as clients see it, from its owner's memory and its rows.
+
+use domain::{ExecutionId, ExecutionState, Micros};
+use proto::v1::{Attempt, Execution};
+use store::{StoredAttempt, StoredExecution};
+
+use crate::group::{InMemory, correlation_id};
+use crate::shared::Shared;
+
+/// Where an execution stands.
+pub(super) struct Standing {
+    pub(super) state: ExecutionState,
+    pub(super) reason: i32,
+    pub(super) since: Micros,
+    pub(super) attempt: u16,
+    pub(super) fence: u64,
+    pub(super) worker: String,
+}
+
+/// Memory was asked first, so what the rows know beyond it is newer.
+pub(super) fn standing(stored: &StoredExecution, memory: &InMemory) -> Standing {
+    let last = stored.attempts.last();
+    let from_rows = |state: ExecutionState| Standing {
+        state,
+        reason: last.map_or(0, |last| i32::from(last.reason)),
+        since: last.map_or(stored.head.accepted, |last| last.at),
+        attempt: last.map_or(0, |last| u16::try_from(last.attempt).unwrap_or(0)),
+        fence: last.map_or(0, |last| last.fence),
+        worker: last.map_or_else(String::new, |last| last.worker.clone()),
+    };
+    let last_fence = last.map_or(0, |last| last.fence);
+    match memory {
+        InMemory::Running { fence, attempt, worker, claimed, .. } if *fence > last_fence => {
+            Standing {
+                state: ExecutionState::Running,
+                reason: 0,
+                since: *claimed,
+                attempt: *attempt,
+                fence: *fence,
+                worker: worker.to_string(),
+            }
+        }
+        InMemory::Queued { since } if !last.is_some_and(|last| last.state.is_final()) => {
+            Standing { since: *since, ..from_rows(ExecutionState::Queued) }
+        }
+        _ => from_rows(last.map_or(ExecutionState::Queued, |last| last.state)),
+    }
+}
+
+/// The whole of it.
+pub(super) async fn execution(
+    id: ExecutionId,
+    stored: &StoredExecution,
+    memory: &InMemory,
+    shared: &Shared,
+) -> Execution {
+    let head = &stored.head;
+    let standing = standing(stored, memory);
+    let catalog = &shared.catalog;
+    let queue = catalog.queue(head.queue).await.ok().flatten();
+    let job_type = catalog.job_type(head.job_type).await.ok().flatten();
+    let policy = catalog.policy(head.retry_policy).await.ok().flatten();
+    let last = stored.attempts.last();
+    let retrying = standing.state == ExecutionState::Retrying;
+    let succeeded = stored.attempts.iter().rfind(|a| a.state == ExecutionState::Succeeded);
+    Execution {
+        execution_id: id.to_string(),
+        job_type: job_type.map(|name| name.to_string()).unwrap_or_default(),
+        queue: queue.map(|queue| queue.name.clone()).unwrap_or_default(),
+        priority: head.priority as i32,
+        state: standing.state as i32,
+        reason: standing.reason,
+        fence: standing.fence,
+        labels: head.labels.clone().into_iter().collect(),
+        correlation_id: correlation_id(id, head.correlation_id.as_deref()),
+        submitted_at: Some(timestamp(head.accepted)),
+        state_since: Some(timestamp(standing.since)),
+        next_attempt_at: last.filter(|_| retrying).and_then(|last| last.next_at).map(timestamp),
+        attempts: attempts(stored, memory),
+        output: succeeded.and_then(|a| a.output.clone()).map(Into::into).unwrap_or_default(),
+        output_content_type: succeeded.and_then(|a| a.output_type.clone()).unwrap_or_default(),
+        trace_id: head.trace.map(|trace| hex::encode(&trace[..16])).unwrap_or_default(),
+        trace_kept: head.trace.is_some_and(|trace| trace[24] & 1 == 1),
+        max_attempts: policy.map_or(0, |policy| u32::from(policy.max_attempts)),
+        partition: u32::from(id.lane().0),
+    }
+}
+
+fn attempts(stored: &StoredExecution, memory: &InMemory) -> Vec<Attempt> {
+    let mut attempts: Vec<Attempt> = stored.attempts.iter().map(ended).collect();
+    let last_fence = stored.attempts.last().map_or(0, |last| last.fence);
+    if let InMemory::Running { fence, attempt, worker, claimed, queued_us } = memory
+        && *fence > last_fence
+    {
+        attempts.push(Attempt {
+            number: u32::from(*attempt),
+            fence: *fence,
+            worker_id: worker.to_string(),
+            dispatched_at: Some(timestamp(*claimed)),
+            queued: Some(duration(*queued_us)),
+            ..Attempt::default()
+        });
+    }
+    attempts
+}
+
+fn ended(attempt: &StoredAttempt) -> Attempt {
+    let [queued, dispatching, running, reporting] =
+        attempt.phases_us.map(|us| Some(duration(us)));
+    Attempt {
+        number: u32::try_from(attempt.attempt).unwrap_or(0),
+        fence: attempt.fence,
+        worker_id: attempt.worker.clone(),
+        result: i32::from(attempt.result),
+        reason: i32::from(attempt.reason),
+        error_class: attempt.error_class.clone().unwrap_or_default(),
+        error_message: attempt.error_message.clone().unwrap_or_default(),
+        dispatched_at: Some(timestamp(attempt.claimed)),
+        queued,
+        dispatching,
+        running,
+        reporting,
+        recorded_at: Some(timestamp(attempt.at)),
+        next_attempt_at: attempt.next_at.map(timestamp),
+    }
+}
+
+fn timestamp(at: Micros) -> prost_types::Timestamp {
+    let seconds = at.0.div_euclid(1_000_000);
+    let nanos = i32::try_from(at.0.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
+    prost_types::Timestamp { seconds, nanos }
+}
+
+fn duration(us: i64) -> prost_types::Duration {
+    let nanos = i32::try_from(us % 1_000_000 * 1_000).unwrap_or(0);
+    prost_types::Duration { seconds: us / 1_000_000, nanos }
+}

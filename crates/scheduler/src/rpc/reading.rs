@@ -1,0 +1,87 @@
+use std::sync::Arc;
+
+use domain::ExecutionId;
+use proto::internal::v1::{GetExecutionRequest, GetExecutionResponse};
+use store::StoredExecution;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::describe;
+use super::scheduler_service::{Internal, trouble};
+use crate::group::Input;
+
+impl Internal {
+    /// One execution: what the owner's memory says first, then its rows; the higher fence wins.
+    pub(super) async fn read(
+        &self,
+        request: GetExecutionRequest,
+    ) -> Result<GetExecutionResponse, Status> {
+        let id = self.genuine(&request.execution_id)?;
+        let (reply, memory) = oneshot::channel();
+        self.groups.of(id.lane()).send(Input::Ask(id, reply)).await;
+        match memory.await.ok().flatten() {
+            Some(memory) => {
+                let stored = self.stored(id, request.tenant).await?;
+                let execution = Some(describe::execution(id, &stored, &memory, &self.shared).await);
+                Ok(GetExecutionResponse { execution })
+            }
+            None => self.read_elsewhere(id, request).await,
+        }
+    }
+
+    async fn read_elsewhere(
+        &self,
+        id: ExecutionId,
+        request: GetExecutionRequest,
+    ) -> Result<GetExecutionResponse, Status> {
+        let address = self.elsewhere(id);
+        let Some(address) = address.filter(|_| !request.forwarded) else {
+            return Err(no_owner(id));
+        };
+        let request = GetExecutionRequest { forwarded: true, ..request };
+        let mut client = self.peers.client(&address)?;
+        Ok(client.get_execution(self.peers.request(request)).await?.into_inner())
+    }
+
+    fn elsewhere(&self, id: ExecutionId) -> Option<String> {
+        let view = self.shared.view.borrow();
+        let owner = *view.lane_owners.get(usize::from(id.lane().0))?;
+        let scheduler = view.schedulers.get(owner.checked_sub(1)? as usize)?;
+        let other = scheduler.scheduler_id != self.shared.scheduler_id;
+        other.then(|| scheduler.address.clone())
+    }
+
+    /// The id, if this installation made it.
+    pub(super) fn genuine(&self, bytes: &[u8]) -> Result<ExecutionId, Status> {
+        let id = ExecutionId::from_slice(bytes)
+            .ok_or_else(|| Status::invalid_argument("an execution's id has 16 bytes"))?;
+        match id.is_genuine(&self.shared.id_key) {
+            true => Ok(id),
+            false => Err(not_found(id)),
+        }
+    }
+
+    /// The execution's rows, if they are the tenant's.
+    pub(super) async fn stored(
+        &self,
+        id: ExecutionId,
+        tenant: u32,
+    ) -> Result<StoredExecution, Status> {
+        let windows = Arc::clone(&self.shared.windows.borrow());
+        let stored =
+            self.shared.database.execution(&windows, id.lane(), id.home(), id.seq()).await;
+        let stored = stored.map_err(|error| trouble(&error))?;
+        let own = |stored: &StoredExecution| u32::try_from(stored.head.tenant) == Ok(tenant);
+        stored.filter(own).ok_or_else(|| not_found(id))
+    }
+}
+
+pub(super) fn not_found(id: ExecutionId) -> Status {
+    Status::not_found(format!("there is no execution {id}"))
+}
+
+pub(super) fn no_owner(id: ExecutionId) -> Status {
+    let lane = id.lane();
+    Status::unavailable(format!("lane {lane} has no owner just now; try again in a second"))
+}
+

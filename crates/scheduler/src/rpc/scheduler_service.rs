@@ -1,0 +1,137 @@
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use proto::internal::v1::scheduler_service_server::SchedulerService;
+use proto::internal::v1::{
+    GetExecutionRequest, GetExecutionResponse, ResolveKeyRequest, ResolveKeyResponse,
+    ResolveQueueRequest, ResolveQueueResponse, SubmitRequest, SubmitResponse, WatchClusterRequest,
+    WatchClusterResponse, WatchExecutionsRequest, WatchExecutionsResponse,
+};
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::credentials::check_service;
+use crate::peers::Peers;
+use crate::shared::{Groups, Shared};
+
+/// What gateways and peers are served.
+pub(crate) struct Internal {
+    pub(super) shared: Arc<Shared>,
+    pub(super) groups: Groups,
+    pub(super) peers: Peers,
+    service_token: String,
+    shutdown: CancellationToken,
+}
+
+impl Internal {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        groups: Groups,
+        service_token: String,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let peers = Peers::new(&service_token)?;
+        Ok(Self { shared, groups, peers, service_token, shutdown })
+    }
+
+    fn check<T>(&self, request: Request<T>) -> Result<T, Status> {
+        check_service(&self.service_token, request.metadata())?;
+        Ok(request.into_inner())
+    }
+}
+
+/// The database didn't answer, or made no sense.
+pub(super) fn trouble(error: &store::Error) -> Status {
+    match error {
+        store::Error::Inconsistent { .. } => Status::internal(error.to_string()),
+        _ => Status::unavailable(format!("{error}; try again in a second")),
+    }
+}
+
+type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SchedulerService for Internal {
+    type WatchClusterStream = Streaming<WatchClusterResponse>;
+    type WatchExecutionsStream = Streaming<WatchExecutionsResponse>;
+
+    async fn watch_cluster(
+        &self,
+        request: Request<WatchClusterRequest>,
+    ) -> Result<Response<Self::WatchClusterStream>, Status> {
+        self.check(request)?;
+        let views = WatchStream::new(self.shared.view.subscribe());
+        let views = views
+            .map(|view| Ok(WatchClusterResponse { view: Some((*view).clone()) }))
+            .take_until(self.shutdown.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(views)))
+    }
+
+    async fn resolve_key(
+        &self,
+        request: Request<ResolveKeyRequest>,
+    ) -> Result<Response<ResolveKeyResponse>, Status> {
+        let ResolveKeyRequest { key_id } = self.check(request)?;
+        let key = self.shared.catalog.key(&key_id).await.map_err(|error| trouble(&error))?;
+        let key = key.ok_or_else(|| Status::not_found("there is no such key"))?;
+        let tenant_name = match key.tenant {
+            0 => String::new(),
+            number => {
+                let name = self.shared.catalog.tenant(number).await;
+                let name = name.map_err(|error| trouble(&error))?;
+                name.ok_or_else(|| Status::not_found("the key's tenant is gone"))?.to_string()
+            }
+        };
+        Ok(Response::new(ResolveKeyResponse {
+            secret_sha256: Bytes::copy_from_slice(&key.secret_sha256),
+            tenant: u32::try_from(key.tenant).unwrap_or(0),
+            tenant_name,
+            scopes: key.scopes.iter().copied().map(i32::from).collect(),
+        }))
+    }
+
+    async fn resolve_queue(
+        &self,
+        request: Request<ResolveQueueRequest>,
+    ) -> Result<Response<ResolveQueueResponse>, Status> {
+        let ResolveQueueRequest { tenant, queue } = self.check(request)?;
+        let tenant = i32::try_from(tenant).unwrap_or(0);
+        let found = self.shared.catalog.queue_by_name(tenant, &queue).await;
+        let found = found.map_err(|error| trouble(&error))?;
+        let found =
+            found.ok_or_else(|| Status::not_found(format!("there is no queue {queue:?}")))?;
+        Ok(Response::new(ResolveQueueResponse {
+            queue: u32::try_from(found.number).unwrap_or(0),
+            lanes: found.lanes.iter().map(|lane| u32::from(lane.0)).collect(),
+        }))
+    }
+
+    async fn submit(
+        &self,
+        request: Request<SubmitRequest>,
+    ) -> Result<Response<SubmitResponse>, Status> {
+        let request = self.check(request)?;
+        Ok(Response::new(self.accept(request).await))
+    }
+
+    async fn get_execution(
+        &self,
+        request: Request<GetExecutionRequest>,
+    ) -> Result<Response<GetExecutionResponse>, Status> {
+        let request = self.check(request)?;
+        self.read(request).await.map(Response::new)
+    }
+
+    async fn watch_executions(
+        &self,
+        request: Request<WatchExecutionsRequest>,
+    ) -> Result<Response<Self::WatchExecutionsStream>, Status> {
+        let request = self.check(request)?;
+        let changes = self.watch(request).await?;
+        let changes = changes.take_until(self.shutdown.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(changes)))
+    }
+}

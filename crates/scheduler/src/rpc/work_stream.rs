@@ -1,0 +1,234 @@
+//! One stream of one worker.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::limits::{self, LimitError};
+use domain::{AttemptResult, ExecutionId};
+use proto::v1::{
+    ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, WorkRequest, Welcome,
+    work_request, work_response,
+};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::group::{HeldTask, Holding, Input, Report};
+use crate::session::{Capabilities, Outbound, Session};
+use crate::shared::{Groups, Shared};
+
+/// A worker's stream, past its Hello.
+pub(super) struct WorkStream {
+    shared: Arc<Shared>,
+    groups: Groups,
+    session: Arc<Session>,
+    connection: u64,
+    views: watch::Receiver<Arc<ClusterView>>,
+}
+
+impl WorkStream {
+    /// Welcomes a worker: makes its types known, sets right what both sides think it holds, and only
+    /// then lets tasks go down the stream.
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        groups: Groups,
+        (tenant, hello): (i32, Hello),
+        outbound: Outbound,
+    ) -> Result<Self, Status> {
+        check(&hello).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let incarnation: [u8; 16] = hello.incarnation[..]
+            .try_into()
+            .map_err(|_| Status::invalid_argument("incarnation must have 16 bytes"))?;
+        let announced = shared.catalog.announce(tenant, &hello.job_types).await;
+        announced.map_err(|error| Status::unavailable(error.to_string()))?;
+        let capabilities = Capabilities {
+            tenant,
+            types: hello.job_types.into_iter().collect(),
+            queues: hello.queues.into_iter().collect(),
+        };
+        let lease = shared.worker_lease;
+        let session = shared.sessions.open(&hello.worker_id, incarnation, capabilities, lease);
+        let connection = shared.sessions.next_number();
+        let views = shared.view.subscribe();
+        let mut stream = Self { shared, groups, session, connection, views };
+        let revoked = stream.tell_groups(&hello.held, true).await;
+        stream.session.set_window(hello.window.min(limits::MAX_SLOTS));
+        stream.welcome(outbound);
+        stream.revoke(revoked);
+        Ok(stream)
+    }
+
+    fn welcome(&mut self, outbound: Outbound) {
+        let lease = self.shared.worker_lease;
+        let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        let view = ClusterView::clone(&self.views.borrow_and_update());
+        let welcome = work_response::Message::Welcome(Welcome {
+            scheduler_id: self.shared.scheduler_id.clone(),
+            lease_us: micros(lease),
+            heartbeat_us: micros(lease / 3),
+            cluster_view: Some(view),
+        });
+        let first = proto::v1::WorkResponse { message: Some(welcome) };
+        let _ = outbound.send(Ok(first));
+        self.session.attach(self.connection, outbound);
+        tracing::info!(event = "worker_connected", worker_id = &*self.session.worker_id, "worker connected");
+    }
+
+    /// Serves the stream until it ends.
+    pub(super) async fn serve(
+        mut self,
+        mut requests: Streaming<WorkRequest>,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.take(request).await,
+                    Ok(None) => break,
+                    Err(status) => {
+                        self.shared.metrics.stream_errors.inc();
+                        tracing::warn!(event = "worker_stream_broken",
+                            worker_id = &*self.session.worker_id, error = status.message(),
+                            "a worker's stream broke; its lease runs on");
+                        break;
+                    }
+                },
+                changed = self.views.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let view = ClusterView::clone(&self.views.borrow_and_update());
+                    self.session.send(work_response::Message::ClusterView(view));
+                }
+                () = shutdown.cancelled() => break,
+            }
+        }
+        self.session.detach(self.connection);
+    }
+
+    async fn take(&mut self, request: WorkRequest) {
+        match request.message {
+            Some(work_request::Message::Results(results)) => {
+                self.report(results.results.into_iter().filter_map(report_of).collect()).await;
+            }
+            Some(work_request::Message::Heartbeat(beat)) => self.answer(&beat),
+            Some(work_request::Message::Window(window)) => {
+                self.session.set_window(window.tasks.min(limits::MAX_SLOTS));
+            }
+            Some(work_request::Message::Holding(holding)) => {
+                let revoked = self.tell_groups(&holding.held, false).await;
+                self.revoke(revoked);
+            }
+            Some(work_request::Message::Goodbye(_)) => {
+                tracing::info!(event = "worker_left", worker_id = &*self.session.worker_id,
+                    "worker said goodbye");
+                self.session.leave();
+            }
+            // A second Hello, or what a later version says.
+            Some(work_request::Message::Hello(_)) | None => {}
+        }
+    }
+
+    /// An answered beat is a longer lease: who may have lost its lanes doesn't answer.
+    fn answer(&self, beat: &Heartbeat) {
+        if self.shared.deadline.has_passed() {
+            return;
+        }
+        self.session.renew(self.shared.worker_lease);
+        let answer = HeartbeatAnswer { number: beat.number };
+        self.session.send(work_response::Message::HeartbeatAnswer(answer));
+    }
+
+    async fn report(&self, reports: Vec<Report>) {
+        if self.shared.deadline.has_passed() {
+            return;
+        }
+        let groups = self.groups.0.len();
+        let mut by_group: Vec<Vec<Report>> = (0..groups).map(|_| Vec::new()).collect();
+        for report in reports {
+            by_group[usize::from(report.id.lane().0) % groups].push(report);
+        }
+        for (group, reports) in self.groups.0.iter().zip(by_group) {
+            if !reports.is_empty() {
+                group.send(Input::Reports(Arc::clone(&self.session), reports)).await;
+            }
+        }
+    }
+
+    /// Tells every group what the worker holds; gives what it has no right to.
+    async fn tell_groups(&self, held: &[Held], complete: bool) -> Vec<HeldTask> {
+        let held: Vec<HeldTask> = held.iter().filter_map(held_of).collect();
+        let groups = self.groups.0.len();
+        let mut revoked = Vec::new();
+        for (place, group) in self.groups.0.iter().enumerate() {
+            let concerns =
+                |task: &&HeldTask| usize::from(task.0.lane().0) % groups == place;
+            let held = held.iter().filter(concerns).copied().collect();
+            let (reply, answer) = oneshot::channel();
+            let session = Arc::clone(&self.session);
+            group.send(Input::Holding(Holding { session, held, complete, reply })).await;
+            revoked.extend(answer.await.unwrap_or_default());
+        }
+        revoked
+    }
+
+    fn revoke(&self, tasks: Vec<HeldTask>) {
+        if tasks.is_empty() {
+            return;
+        }
+        let held = tasks.into_iter().map(|(id, fence)| {
+            let execution_id = Bytes::copy_from_slice(id.as_bytes());
+            Held { execution_id, fence }
+        });
+        self.session.send(work_response::Message::Revoke(Revoke { held: held.collect() }));
+    }
+}
+
+fn check(hello: &Hello) -> Result<(), LimitError> {
+    limits::check_name("worker_id", &hello.worker_id)?;
+    if hello.job_types.is_empty() || hello.job_types.len() > limits::MAX_WORKER_TYPES {
+        let message = format!("{} types; 1 to 1000 are allowed", hello.job_types.len());
+        return Err(LimitError::new("job_types", message));
+    }
+    for name in &hello.job_types {
+        limits::check_type_name("job_types", name)?;
+    }
+    for name in &hello.queues {
+        limits::check_name("queues", name)?;
+    }
+    if !(1..=limits::MAX_SLOTS).contains(&hello.slots) {
+        return Err(LimitError::new("slots", format!("{} must be 1 to 100000", hello.slots)));
+    }
+    Ok(())
+}
+
+fn held_of(held: &Held) -> Option<HeldTask> {
+    Some((ExecutionId::from_slice(&held.execution_id)?, held.fence))
+}
+
+/// `None`: a result of something that this version doesn't know, or of no execution at all.
+fn report_of(result: proto::v1::Result) -> Option<Report> {
+    let id = ExecutionId::from_slice(&result.execution_id)?;
+    let kind = AttemptResult::from_number(result.result)
+        .filter(|kind| *kind != AttemptResult::Lost)?;
+    let permanent = result.error.as_ref().is_some_and(|error| error.permanent);
+    let error = result.error.map(|error| {
+        let class = limits::cut_text(&error.class, limits::MAX_ERROR_CLASS_BYTES);
+        (class, limits::cut_text(&error.message, limits::MAX_ERROR_BYTES))
+    });
+    let success = kind == AttemptResult::Success;
+    let mut output = result.output;
+    output.truncate(limits::MAX_OUTPUT_BYTES);
+    let output_type = limits::cut_text(&result.output_content_type, 127);
+    Some(Report {
+        id,
+        fence: result.fence,
+        result: kind,
+        permanent,
+        error: error.filter(|_| !success),
+        output: (success && !output.is_empty()).then_some((output, output_type)),
+        waited_us: result.waited_us,
+        ran_us: result.ran_us,
+        held_us: result.held_us,
+    })
+}

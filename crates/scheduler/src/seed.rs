@@ -1,0 +1,120 @@
+use std::hash::{BuildHasher, BuildHasherDefault};
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use domain::{LaneId, limits};
+use proto::internal::v1::KeyScope;
+use serde::Deserialize;
+use store::{ApiKey, Database};
+
+use crate::credentials::ShownKey;
+
+/// Tenants, queues and keys that a new installation begins with.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seed {
+    #[serde(default)]
+    tenants: Vec<SeedTenant>,
+    /// Keys of workers that serve all tenants.
+    #[serde(default)]
+    workers: Vec<SeedKey>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct SeedTenant {
+    name: String,
+    #[serde(default)]
+    queues: Vec<SeedQueue>,
+    #[serde(default)]
+    keys: Vec<SeedKey>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct SeedQueue {
+    name: String,
+    /// How many lanes it spreads over; one keeps order and limits exact.
+    #[serde(default = "one")]
+    slices: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct SeedKey {
+    key: String,
+    scopes: Vec<Scope>,
+}
+
+#[derive(Deserialize, Clone, Copy, Debug)]
+#[serde(rename_all = "lowercase")]
+enum Scope {
+    Submit,
+    Read,
+    Worker,
+}
+
+impl Seed {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("SEED_FILE {} can't be read", path.display()))?;
+        serde_yaml_ng::from_str(&text)
+            .with_context(|| format!("SEED_FILE {} is not a seed", path.display()))
+    }
+
+    /// Makes what is missing; what exists stays.
+    pub(crate) async fn plant(&self, database: &Database, lanes: u16) -> anyhow::Result<()> {
+        for tenant in &self.tenants {
+            limits::check_name("tenant", &tenant.name)?;
+            let number = database.ensure_tenant(&tenant.name).await?;
+            for queue in &tenant.queues {
+                limits::check_name("queue", &queue.name)?;
+                ensure!(
+                    (1..=lanes).contains(&queue.slices),
+                    "queue {}: slices must be 1 to {lanes}, the number of lanes",
+                    queue.name
+                );
+                let lanes = lanes_of(number, &queue.name, queue.slices, lanes);
+                database.ensure_queue(number, &queue.name, &lanes).await?;
+            }
+            for key in &tenant.keys {
+                database.put_key(&key.stored(number)?).await?;
+            }
+        }
+        for key in &self.workers {
+            database.put_key(&key.stored(0)?).await?;
+        }
+        Ok(())
+    }
+}
+
+impl SeedKey {
+    fn stored(&self, tenant: i32) -> anyhow::Result<ApiKey> {
+        let shown = ShownKey::parse(&self.key)
+            .context("a key must be wk_ + 16 hex digits + _ + a secret of 32 to 128 letters and digits")?;
+        let scopes = self.scopes.iter().map(|scope| match scope {
+            Scope::Submit => KeyScope::Submit as i16,
+            Scope::Read => KeyScope::Read as i16,
+            Scope::Worker => KeyScope::Worker as i16,
+        });
+        Ok(ApiKey {
+            id: shown.id.to_owned(),
+            secret_sha256: shown.sha256(),
+            tenant,
+            scopes: scopes.collect(),
+        })
+    }
+}
+
+/// The lanes of a new queue: spread by its name, stored with it, never computed again.
+fn lanes_of(tenant: i32, queue: &str, slices: u16, lanes: u16) -> Vec<LaneId> {
+    let hash = BuildHasherDefault::<rustc_hash::FxHasher>::default().hash_one((tenant, queue));
+    let first = hash % u64::from(lanes);
+    (0..u64::from(slices))
+        .map(|slice| LaneId(u16::try_from((first + slice) % u64::from(lanes)).unwrap_or(0)))
+        .collect()
+}

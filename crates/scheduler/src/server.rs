@@ -1,0 +1,185 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use proto::internal::v1::scheduler_service_server::SchedulerServiceServer;
+use proto::v1::ClusterView;
+use proto::v1::worker_service_server::WorkerServiceServer;
+use service::Process;
+use store::{Claimant, Database, Installation, TermHolder, WindowMap};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use crate::args::{Args, Secrets};
+use crate::catalog::Catalog;
+use crate::clock::{DatabaseClock, Deadline};
+use crate::dispatch::Bell;
+use crate::group::Group;
+use crate::leader::Leader;
+use crate::metrics::{Metrics, query_times};
+use crate::ownership::LaneKeeper;
+use crate::peers::MESSAGE_BYTES;
+use crate::rpc::{Internal, WorkerApi};
+use crate::seed::Seed;
+use crate::session::Sessions;
+use crate::shared::{Groups, Shared};
+
+/// Runs a scheduler until its process shuts down.
+///
+/// # Errors
+/// The arguments contradict themselves, the database can't be reached at the start, or a port can't be
+/// listened on.
+pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
+    let secrets = args.secrets()?;
+    let (database, installation) = open_database(&process, &args, &secrets).await?;
+    let listener = TcpListener::bind(args.listen_addr)
+        .await
+        .with_context(|| format!("LISTEN_ADDR {} can't be listened on", args.listen_addr))?;
+    let port = listener.local_addr()?.port();
+    let address = args.advertise_address.clone().unwrap_or(format!("http://127.0.0.1:{port}"));
+    let bell = Arc::new(Bell::new(usize::from(args.lane_groups)));
+    let shared = share(&process, &args, database, &installation, &bell)?;
+    let (groups, dropped) = start_groups(&shared, &bell, args.lane_groups);
+    let claimant = Claimant {
+        id: process.instance_id.clone(),
+        incarnation: Uuid::new_v4(),
+        address: address.clone(),
+        lease: args.lane_lease,
+    };
+    let leading = start_leader(&process, &args, &shared, &claimant, installation.lanes);
+    let lanes = installation.lanes;
+    let keeper =
+        LaneKeeper::new(Arc::clone(&shared), groups.clone(), claimant, lanes, dropped);
+    let keeping = tokio::spawn(keeper.run(process.shutdown.clone()));
+    tokio::spawn(watch_health(process.clone(), Arc::clone(&shared)));
+    tracing::info!(event = "listening", address = format!("127.0.0.1:{port}"),
+        admin_address = %admin_address(&process), "scheduler listens");
+    serve_grpc(&process, shared, groups, secrets.service_token, listener).await?;
+    keeping.await.context("the lane keeper failed")?;
+    leading.await.context("the leader failed")
+}
+
+fn admin_address(process: &Process) -> String {
+    format!("127.0.0.1:{}", process.admin_addr.port())
+}
+
+async fn open_database(
+    process: &Process,
+    args: &Args,
+    secrets: &Secrets,
+) -> anyhow::Result<(Database, Installation)> {
+    let times = query_times(&process.registry)?;
+    let database = Database::connect(&secrets.database_url, u32::from(args.database_pool), times)
+        .await
+        .context("DATABASE_URL: the database can't be opened")?;
+    let installation = database.install(args.lanes, rand::random()).await?;
+    if let Some(path) = &args.seed_file {
+        Seed::read(path)?.plant(&database, installation.lanes).await?;
+    }
+    Ok((database, installation))
+}
+
+fn share(
+    process: &Process,
+    args: &Args,
+    database: Database,
+    installation: &Installation,
+    bell: &Arc<Bell>,
+) -> anyhow::Result<Arc<Shared>> {
+    Ok(Arc::new(Shared {
+        scheduler_id: process.instance_id.clone(),
+        id_key: installation.id_key.clone(),
+        clock: DatabaseClock::new(),
+        deadline: Deadline::passed_already(),
+        catalog: Catalog::new(database.clone()),
+        sessions: Sessions::new(Arc::clone(bell)),
+        windows: watch::Sender::new(Arc::new(WindowMap::default())),
+        view: watch::Sender::new(Arc::new(ClusterView::default())),
+        metrics: Metrics::new(&process.registry, &process.instance_id)?,
+        spans: process.spans.clone(),
+        worker_lease: args.worker_lease,
+        due_horizon: args.due_horizon,
+        database,
+    }))
+}
+
+type Dropped = mpsc::UnboundedReceiver<Vec<domain::LaneId>>;
+
+fn start_groups(shared: &Arc<Shared>, bell: &Arc<Bell>, count: u16) -> (Groups, Dropped) {
+    let (dropped, drops) = mpsc::unbounded_channel();
+    let handles = (0..usize::from(count)).map(|place| {
+        let (group, handle) =
+            Group::new(place, Arc::clone(shared), Arc::clone(bell), dropped.clone());
+        tokio::spawn(group.run());
+        handle
+    });
+    (Groups(handles.collect()), drops)
+}
+
+fn start_leader(
+    process: &Process,
+    args: &Args,
+    shared: &Arc<Shared>,
+    claimant: &Claimant,
+    lanes: u16,
+) -> tokio::task::JoinHandle<()> {
+    let holder = TermHolder {
+        incarnation: claimant.incarnation,
+        label: claimant.id.clone(),
+        lease: args.lane_lease,
+    };
+    let leader = Leader::new(Arc::clone(shared), holder, lanes, args.window_hours);
+    tokio::spawn(leader.run(process.shutdown.clone()))
+}
+
+async fn serve_grpc(
+    process: &Process,
+    shared: Arc<Shared>,
+    groups: Groups,
+    service_token: String,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
+    let shutdown = process.shutdown.clone();
+    let workers = WorkerApi::new(Arc::clone(&shared), groups.clone(), shutdown.clone());
+    let internal = Internal::new(shared, groups, service_token, shutdown.clone())?;
+    let router = service::server()
+        .add_service(service::health(process).await)
+        .add_service(
+            WorkerServiceServer::new(workers)
+                .max_decoding_message_size(MESSAGE_BYTES)
+                .max_encoding_message_size(MESSAGE_BYTES),
+        )
+        .add_service(
+            SchedulerServiceServer::new(internal)
+                .max_decoding_message_size(MESSAGE_BYTES)
+                .max_encoding_message_size(MESSAGE_BYTES),
+        );
+    let grace = process.shutdown_grace / 2;
+    service::serve_with_drain(router, listener, shutdown, grace).await
+}
+
+/// Says whether this scheduler can do its work.
+async fn watch_health(process: Process, shared: Arc<Shared>) {
+    let mut looks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = process.shutdown.cancelled() => return,
+        }
+        let database = match shared.database.ping().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("the database doesn't answer: {error}")),
+        };
+        process.readiness.set("database", database);
+        let lease = if shared.deadline.has_passed() {
+            Err("no lease is held: presence can't be written".to_owned())
+        } else {
+            Ok(())
+        };
+        process.readiness.set("coordination", lease);
+        let windows = shared.windows.borrow().covers(shared.clock.now().hour());
+        let windows = if windows { Ok(()) } else { Err("no leader has made windows".to_owned()) };
+        process.readiness.set("windows", windows);
+    }
+}

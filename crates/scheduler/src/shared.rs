@@ -1,0 +1,102 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::lane::Class;
+use domain::{ExecutionId, IdKey, LaneId, RetryPolicy};
+use proto::v1::ClusterView;
+use service::SpanSink;
+use store::{Database, Head, Queue, WindowMap};
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::clock::{DatabaseClock, Deadline};
+use crate::group::GroupHandle;
+use crate::metrics::Metrics;
+use crate::session::Sessions;
+
+/// What all parts of one scheduler share.
+pub(crate) struct Shared {
+    pub(crate) scheduler_id: String,
+    pub(crate) database: Database,
+    pub(crate) id_key: IdKey,
+    pub(crate) clock: DatabaseClock,
+    pub(crate) deadline: Deadline,
+    pub(crate) catalog: Catalog,
+    pub(crate) sessions: Sessions,
+    pub(crate) windows: watch::Sender<Arc<WindowMap>>,
+    pub(crate) view: watch::Sender<Arc<ClusterView>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) spans: SpanSink,
+    pub(crate) worker_lease: Duration,
+    pub(crate) due_horizon: Duration,
+}
+
+/// The lane groups of a scheduler: lane n is the group's n modulo their number.
+#[derive(Clone)]
+pub(crate) struct Groups(pub(crate) Arc<[GroupHandle]>);
+
+impl Groups {
+    pub(crate) fn of(&self, lane: LaneId) -> &GroupHandle {
+        &self.0[usize::from(lane.0) % self.0.len()]
+    }
+}
+
+/// What is to be done, with all that its number stands for.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) head: Arc<Head>,
+    pub(crate) tenant: Arc<str>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) job_type: Arc<str>,
+    pub(crate) policy: RetryPolicy,
+}
+
+/// An execution that is known whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) id: ExecutionId,
+    pub(crate) work: Arc<Work>,
+}
+
+impl Work {
+    /// The line it waits in.
+    pub(crate) fn class(&self) -> Class {
+        let head = &self.head;
+        let (tenant, queue, priority, job_type) =
+            (head.tenant, head.queue, head.priority, head.job_type);
+        Class { tenant, queue, priority, job_type }
+    }
+
+    /// Whether its trace is recorded.
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.head.trace.is_some_and(|trace| trace[24] & 1 == 1)
+    }
+
+    /// What it takes in memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        let head = &self.head;
+        let pairs = head.labels.iter().chain(&head.headers).map(|(k, v)| 64 + k.len() + v.len());
+        512 + head.payload.len() + pairs.sum::<usize>()
+    }
+}
+
+impl Shared {
+    /// Fills in what a head's numbers stand for.
+    pub(crate) async fn work_of(&self, head: Head) -> Result<Work, store::Error> {
+        let missing = |table, number: i32| store::Error::Inconsistent {
+            table,
+            what: format!("number {number} is used and isn't there"),
+        };
+        let (tenant, queue, job_type) = (head.tenant, head.queue, head.job_type);
+        let policy = head.retry_policy;
+        Ok(Work {
+            tenant: (self.catalog.tenant(tenant).await?).ok_or_else(|| missing("tenant", tenant))?,
+            queue: (self.catalog.queue(queue).await?).ok_or_else(|| missing("queue", queue))?,
+            job_type: (self.catalog.job_type(job_type).await?)
+                .ok_or_else(|| missing("job_type", job_type))?,
+            policy: (self.catalog.policy(policy).await?)
+                .ok_or_else(|| missing("retry_policy", policy))?,
+            head: Arc::new(head),
+        })
+    }
+}

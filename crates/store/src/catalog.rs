@@ -1,0 +1,232 @@
+//! Configuration: tenants, queues, job types, retry policies, API keys. Numbers stand for names in all
+//! hot rows.
+
+use std::time::Duration;
+
+use domain::{Backoff, LaneId, RetryPolicy};
+
+use crate::lane_lease::{lane_id, number};
+use crate::leader::micros;
+use crate::{Database, Error};
+
+/// A queue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Queue {
+    /// Its number.
+    pub number: i32,
+    /// Its tenant's number.
+    pub tenant: i32,
+    /// Its name.
+    pub name: String,
+    /// Its lanes, one for each slice.
+    pub lanes: Vec<LaneId>,
+}
+
+/// An API key, by its public part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiKey {
+    /// The public part.
+    pub id: String,
+    /// SHA-256 of the secret part.
+    pub secret_sha256: [u8; 32],
+    /// The tenant's number; 0: all.
+    pub tenant: i32,
+    /// What it may do, as proto's numbers.
+    pub scopes: Vec<i16>,
+}
+
+type QueueRow = (i32, i32, String, Vec<i16>);
+
+impl Queue {
+    fn from_row((number, tenant, name, lanes): QueueRow) -> Self {
+        Self { number, tenant, name, lanes: lanes.into_iter().map(lane_id).collect() }
+    }
+}
+
+impl Database {
+    /// The tenant's number, made if there is none of this name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn ensure_tenant(&self, name: &str) -> Result<i32, Error> {
+        const INSERT: &str = "insert into tenant (name) values ($1) on conflict do nothing";
+        let statement = sqlx::query(INSERT).bind(name).execute(&self.pool);
+        self.timed("tenant_insert", "insert", statement).await?;
+        let statement = sqlx::query_scalar("select number from tenant where name = $1")
+            .bind(name)
+            .fetch_one(&self.pool);
+        self.timed("tenant_number", "select", statement).await
+    }
+
+    /// A tenant's name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn tenant_name(&self, tenant: i32) -> Result<Option<String>, Error> {
+        let statement = sqlx::query_scalar("select name from tenant where number = $1")
+            .bind(tenant)
+            .fetch_optional(&self.pool);
+        self.timed("tenant_name", "select", statement).await
+    }
+
+    /// The queue of this name, made on `lanes` if the tenant has none; an existing one keeps its own.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn ensure_queue(
+        &self,
+        tenant: i32,
+        name: &str,
+        lanes: &[LaneId],
+    ) -> Result<(), Error> {
+        const INSERT: &str = "insert into queue (tenant, name, lanes) values ($1, $2, $3)
+             on conflict do nothing";
+        let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
+        let statement =
+            sqlx::query(INSERT).bind(tenant).bind(name).bind(lanes).execute(&self.pool);
+        self.timed("queue_insert", "insert", statement).await?;
+        Ok(())
+    }
+
+    /// A tenant's queue by name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn queue_by_name(&self, tenant: i32, name: &str) -> Result<Option<Queue>, Error> {
+        const SELECT: &str =
+            "select number, tenant, name, lanes from queue where tenant = $1 and name = $2";
+        let statement =
+            sqlx::query_as(SELECT).bind(tenant).bind(name).fetch_optional(&self.pool);
+        Ok(self.timed("queue_by_name", "select", statement).await?.map(Queue::from_row))
+    }
+
+    /// A queue by number.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn queue_by_number(&self, queue: i32) -> Result<Option<Queue>, Error> {
+        const SELECT: &str = "select number, tenant, name, lanes from queue where number = $1";
+        let statement = sqlx::query_as(SELECT).bind(queue).fetch_optional(&self.pool);
+        Ok(self.timed("queue_by_number", "select", statement).await?.map(Queue::from_row))
+    }
+
+    /// Makes job types known; those that are stay as they are. Tenant 0 announces them for all.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn announce_types(&self, tenant: i32, names: &[String]) -> Result<(), Error> {
+        // Only what is missing is inserted: ON CONFLICT alone would use up numbers at every Hello.
+        const INSERT: &str = "insert into job_type (tenant, name)
+             select $1, n from unnest($2::text[]) n
+             where not exists (select from job_type t where t.tenant = $1 and t.name = n)
+             on conflict do nothing";
+        let statement = sqlx::query(INSERT).bind(tenant).bind(names).execute(&self.pool);
+        self.timed("types_announce", "insert", statement).await?;
+        Ok(())
+    }
+
+    /// The number of a type that is known for the tenant, or for all.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn type_number(&self, tenant: i32, name: &str) -> Result<Option<i32>, Error> {
+        const SELECT: &str = "select number from job_type where tenant in ($1, 0) and name = $2
+             order by tenant desc limit 1";
+        let statement =
+            sqlx::query_scalar(SELECT).bind(tenant).bind(name).fetch_optional(&self.pool);
+        self.timed("type_number", "select", statement).await
+    }
+
+    /// A type's name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn type_name(&self, job_type: i32) -> Result<Option<String>, Error> {
+        let statement = sqlx::query_scalar("select name from job_type where number = $1")
+            .bind(job_type)
+            .fetch_optional(&self.pool);
+        self.timed("type_name", "select", statement).await
+    }
+
+    /// The number of a retry policy, made if no equal one is known.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn policy_number(&self, policy: &RetryPolicy) -> Result<i32, Error> {
+        const INSERT: &str = "insert into retry_policy
+             (max_attempts, initial_us, multiplier, max_us, jitter)
+             values ($1, $2, $3, $4, $5) on conflict do nothing";
+        const SELECT: &str = "select number from retry_policy where max_attempts = $1
+             and initial_us = $2 and multiplier = $3 and max_us = $4 and jitter = $5";
+        let bound = |sql: &'static str| {
+            sqlx::query_scalar::<_, i32>(sql)
+                .bind(i16::try_from(policy.max_attempts).unwrap_or(i16::MAX))
+                .bind(micros(policy.backoff.initial))
+                .bind(policy.backoff.multiplier)
+                .bind(micros(policy.backoff.max))
+                .bind(policy.backoff.jitter)
+        };
+        let find = || bound(SELECT).fetch_optional(&self.pool);
+        if let Some(found) = self.timed("policy_number", "select", find()).await? {
+            return Ok(found);
+        }
+        let insert = bound(INSERT).fetch_optional(&self.pool);
+        self.timed("policy_insert", "insert", insert).await?;
+        let found = self.timed("policy_number", "select", find()).await?;
+        let what = format!("{policy:?} vanished");
+        found.ok_or(Error::Inconsistent { table: "retry_policy", what })
+    }
+
+    /// The retry policy of a number.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn policy(&self, number: i32) -> Result<Option<RetryPolicy>, Error> {
+        const SELECT: &str = "select max_attempts, initial_us, multiplier, max_us, jitter
+             from retry_policy where number = $1";
+        let statement = sqlx::query_as(SELECT).bind(number).fetch_optional(&self.pool);
+        let row: Option<(i16, i64, f64, i64, bool)> =
+            self.timed("policy", "select", statement).await?;
+        let duration = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
+        Ok(row.map(|(attempts, initial, multiplier, max, jitter)| RetryPolicy {
+            max_attempts: u16::try_from(attempts).unwrap_or(1),
+            backoff: Backoff { initial: duration(initial), multiplier, max: duration(max), jitter },
+        }))
+    }
+
+    /// Makes a key, or makes an existing one of this id like it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn put_key(&self, key: &ApiKey) -> Result<(), Error> {
+        const UPSERT: &str = "insert into api_key (id, secret_sha256, tenant, scopes)
+             values ($1, $2, $3, $4)
+             on conflict (id) do update set secret_sha256 = excluded.secret_sha256,
+                 tenant = excluded.tenant, scopes = excluded.scopes";
+        let statement = sqlx::query(UPSERT)
+            .bind(&key.id)
+            .bind(key.secret_sha256.as_slice())
+            .bind(key.tenant)
+            .bind(&key.scopes)
+            .execute(&self.pool);
+        self.timed("key_put", "insert", statement).await?;
+        Ok(())
+    }
+
+    /// The key of this id, unless it is revoked.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn key(&self, id: &str) -> Result<Option<ApiKey>, Error> {
+        const SELECT: &str = "select secret_sha256, tenant, scopes from api_key
+             where id = $1 and revoked_at is null";
+        let statement = sqlx::query_as(SELECT).bind(id).fetch_optional(&self.pool);
+        let row: Option<(Vec<u8>, i32, Vec<i16>)> = self.timed("key", "select", statement).await?;
+        let Some((secret, tenant, scopes)) = row else { return Ok(None) };
+        let secret_sha256 = secret.try_into().map_err(|_| Error::Inconsistent {
+            table: "api_key",
+            what: format!("{id}: its hash has not 32 bytes"),
+        })?;
+        Ok(Some(ApiKey { id: id.to_owned(), secret_sha256, tenant, scopes }))
+    }
+}

@@ -1,0 +1,179 @@
+//! The chain, read: take-over by replay.
+
+use domain::lane::{Delta, Lane, Link, Row, RowKind, Totals};
+use domain::{LaneId, Micros};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::lane_lease::number;
+use crate::timestamp::Timestamp;
+use crate::{Database, Error};
+
+/// How often a take-over that meets the old owner's last writes reads on and tries again.
+const TRIES: usize = 5;
+
+impl Database {
+    pub(crate) async fn take_over(
+        &self,
+        connection: &mut PgConnection,
+        lane: LaneId,
+        epoch: i64,
+        now: Micros,
+    ) -> Result<Lane, Error> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            let mut memory = self.replay(connection, lane).await?;
+            let rows = memory.take_over(epoch, now, Uuid::new_v4().as_u128());
+            match self.write_take_over(connection, &rows).await {
+                Ok(()) => {
+                    apply_all(&mut memory, &rows)?;
+                    return Ok(memory);
+                }
+                Err(error @ Error::Deposed { .. }) => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(Error::Inconsistent { table: "chain", what: format!("lane {lane}") }))
+    }
+
+    pub(crate) async fn replay(
+        &self,
+        connection: &mut PgConnection,
+        lane: LaneId,
+    ) -> Result<Lane, Error> {
+        const CHAIN: &str = "select n, batch, epoch, kind, jump_to, at, next_seq, submitted, claimed,
+             finished, delta from chain where lane = $1 and n > $2 order by n limit $3";
+        const PAGE: i64 = 2_000;
+        let mut memory: Option<Lane> = None;
+        let mut after = -1i64;
+        loop {
+            let statement = sqlx::query(CHAIN)
+                .bind(number(lane))
+                .bind(after)
+                .bind(PAGE)
+                .fetch_all(&mut *connection);
+            let page = self.timed("chain_replay", "select", statement).await?;
+            for row in &page {
+                let previous = memory.as_ref().map(Lane::link).unwrap_or_default();
+                let row = read_row(lane, previous, row)?;
+                match &mut memory {
+                    None => memory = Some(Lane::begin(&row).map_err(misfit)?),
+                    Some(memory) => memory.apply(&row).map_err(misfit)?,
+                }
+            }
+            match (page.len() as i64 == PAGE, &memory) {
+                (true, Some(memory)) => after = as_stored(memory.link().n),
+                (_, Some(_)) => break,
+                (_, None) => {
+                    let what = format!("lane {lane} has no rows");
+                    return Err(Error::Inconsistent { table: "chain", what });
+                }
+            }
+        }
+        memory.ok_or(Error::Inconsistent { table: "chain", what: format!("lane {lane}") })
+    }
+
+    async fn write_take_over(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[Row; 2],
+    ) -> Result<(), Error> {
+        const THERE: &str = "select 1 from chain where lane = $1 and n = $2 and batch = $3";
+        let mut transaction = connection.begin().await.map_err(Error::of("take_over"))?;
+        let first = &rows[0];
+        let there = sqlx::query(THERE)
+            .bind(number(first.lane))
+            .bind(as_stored(first.previous.n))
+            .bind(Uuid::from_u128(first.previous.batch))
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(Error::of("take_over"))?;
+        if there.is_none() {
+            let detail = format!("row {} is gone", first.previous.n);
+            return Err(Error::Deposed { statement: "take_over", detail });
+        }
+        for row in rows {
+            insert_unfenced(&mut transaction, row).await?;
+        }
+        transaction.commit().await.map_err(Error::of("take_over"))
+    }
+}
+
+/// Inserts a row whose place the caller has made sure of in this transaction.
+pub(crate) async fn insert_unfenced(
+    connection: &mut PgConnection,
+    row: &Row,
+) -> Result<(), Error> {
+    const INSERT: &str = "insert into chain (lane, n, batch, epoch, kind, jump_to, at, next_seq,
+         submitted, claimed, finished, delta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    sqlx::query(INSERT)
+        .bind(number(row.lane))
+        .bind(as_stored(row.link.n))
+        .bind(Uuid::from_u128(row.link.batch))
+        .bind(row.epoch)
+        .bind(row.kind.number())
+        .bind(jump_to(row.kind))
+        .bind(Timestamp(row.at))
+        .bind(as_stored(row.next_seq))
+        .bind(as_stored(row.totals.submitted))
+        .bind(as_stored(row.totals.claimed))
+        .bind(as_stored(row.totals.finished))
+        .bind(row.delta.encode())
+        .execute(connection)
+        .await
+        .map_err(Error::of("chain_insert"))?;
+    Ok(())
+}
+
+pub(crate) fn jump_to(kind: RowKind) -> Option<i64> {
+    match kind {
+        RowKind::Jump { to } => Some(as_stored(to)),
+        _ => None,
+    }
+}
+
+/// Numbers stay far below 2^63: rows count microseconds, executions have 43 bits.
+pub(crate) fn as_stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn as_read(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn read_row(lane: LaneId, previous: Link, row: &PgRow) -> Result<Row, Error> {
+    let read = Error::of("chain_replay");
+    let n = as_read(row.try_get(0).map_err(&read)?);
+    let batch: Uuid = row.try_get(1).map_err(&read)?;
+    let jump_to: Option<i64> = row.try_get(4).map_err(&read)?;
+    let unreadable = |error: domain::lane::CodecError| Error::Inconsistent {
+        table: "chain",
+        what: format!("lane {lane}, row {n}: {error}"),
+    };
+    let kind = row.try_get(3).map_err(&read)?;
+    let delta: &[u8] = row.try_get(10).map_err(&read)?;
+    Ok(Row {
+        lane,
+        link: Link { n, batch: batch.as_u128() },
+        previous,
+        kind: RowKind::from_number(kind, jump_to.map(as_read)).map_err(unreadable)?,
+        epoch: row.try_get(2).map_err(&read)?,
+        at: row.try_get::<Timestamp, _>(5).map_err(&read)?.0,
+        next_seq: as_read(row.try_get(6).map_err(&read)?),
+        totals: Totals {
+            submitted: as_read(row.try_get(7).map_err(&read)?),
+            claimed: as_read(row.try_get(8).map_err(&read)?),
+            finished: as_read(row.try_get(9).map_err(&read)?),
+        },
+        delta: Delta::decode(delta).map_err(unreadable)?,
+    })
+}
+
+fn apply_all(lane: &mut Lane, rows: &[Row]) -> Result<(), Error> {
+    rows.iter().try_for_each(|row| lane.apply(row)).map_err(misfit)
+}
+
+fn misfit(error: domain::lane::ApplyError) -> Error {
+    Error::Inconsistent { table: "chain", what: error.to_string() }
+}

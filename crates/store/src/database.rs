@@ -1,0 +1,139 @@
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection};
+
+use crate::Error;
+
+/// Told of every statement: its name, its kind (insert, select, update, delete) and how long it took.
+pub type QueryTimes = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
+
+/// A planner that takes the index whatever the statistics say: those of a hot table are always wrong.
+const BY_INDEX: [(&str, &str); 6] = [
+    ("enable_seqscan", "off"),
+    ("enable_sort", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// The database of one scheduler: a small pool for reads and slow changes; writers and leases take
+/// connections of their own.
+#[derive(Clone)]
+pub struct Database {
+    options: PgConnectOptions,
+    pub(crate) pool: PgPool,
+    times: QueryTimes,
+}
+
+impl Database {
+    /// Connects and brings the schema up to date.
+    ///
+    /// # Errors
+    /// The URL is malformed, the server can't be reached, or a migration fails.
+    pub async fn connect(url: &str, pool_size: u32, times: QueryTimes) -> Result<Self, Error> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(Error::of("connect"))?
+            .application_name("watchwork-scheduler")
+            .statement_cache_capacity(256);
+        let pool = PgPoolOptions::new()
+            .max_connections(pool_size)
+            .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .connect_with(options.clone().options([("statement_timeout", "5s")]).options(BY_INDEX))
+            .await
+            .map_err(Error::of("connect"))?;
+        sqlx::migrate!("./migrations").run(&pool).await?;
+        Ok(Self { options, pool, times })
+    }
+
+    /// A connection for writing to lanes, bounded in time.
+    async fn writer(&self) -> Result<PgConnection, Error> {
+        let bounds = [
+            ("statement_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "3s"),
+            ("tcp_keepalives_idle", "5"),
+            ("tcp_keepalives_interval", "2"),
+            ("tcp_keepalives_count", "3"),
+        ];
+        let options = self.options.clone().options(bounds).options(BY_INDEX);
+        PgConnection::connect_with(&options).await.map_err(Error::of("connect_writer"))
+    }
+
+    /// A connection for leases: what waits longer than a lease may is of no use.
+    async fn short(&self) -> Result<PgConnection, Error> {
+        let options = self.options.clone().options([
+            ("statement_timeout", "3s"),
+            ("idle_in_transaction_session_timeout", "3s"),
+        ]);
+        PgConnection::connect_with(&options).await.map_err(Error::of("connect_lease_keeper"))
+    }
+
+    /// The pool's connections: in use, idle, at most.
+    #[must_use]
+    pub fn pool_use(&self) -> (u32, u32, u32) {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        let max = self.pool.options().get_max_connections();
+        (self.pool.size().saturating_sub(idle), idle, max)
+    }
+
+    /// How long the database takes to answer at all.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let begin = Instant::now();
+        sqlx::query("select 1").execute(&self.pool).await.map_err(Error::of("ping"))?;
+        Ok(begin.elapsed())
+    }
+
+    /// Runs a named statement and tells how long it took.
+    pub(crate) async fn timed<T>(
+        &self,
+        name: &'static str,
+        kind: &'static str,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
+        let begin = Instant::now();
+        let result = statement.await;
+        (self.times)(name, kind, begin.elapsed());
+        result.map_err(Error::of(name))
+    }
+}
+
+/// What a connection of one's own is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    Writing,
+    Leases,
+}
+
+/// A connection of one's own: made when it is needed, and made anew after an error, whose transaction
+/// or answer may still be under way on the old one.
+pub(crate) struct Dedicated {
+    pub(crate) database: Database,
+    purpose: Purpose,
+    connection: Option<PgConnection>,
+}
+
+impl Dedicated {
+    pub(crate) fn new(database: Database, purpose: Purpose) -> Self {
+        Self { database, purpose, connection: None }
+    }
+
+    /// The connection, taken out: whoever succeeds puts it back.
+    pub(crate) async fn take(&mut self) -> Result<PgConnection, Error> {
+        match (self.connection.take(), self.purpose) {
+            (Some(connection), _) => Ok(connection),
+            (None, Purpose::Writing) => self.database.writer().await,
+            (None, Purpose::Leases) => self.database.short().await,
+        }
+    }
+
+    pub(crate) fn put_back(&mut self, connection: PgConnection) {
+        self.connection = Some(connection);
+    }
+}

@@ -1,0 +1,58 @@
+/// What can go wrong between a scheduler and its database.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused or could not be reached. Whether a commit went through is unknown.
+    #[error("{statement}: {source}")]
+    Database {
+        /// The statement's name.
+        statement: &'static str,
+        /// The driver's word.
+        source: sqlx::Error,
+    },
+    /// Somebody else wrote to the lane: its owner is deposed. Nothing of the batch was committed.
+    #[error("{statement}: deposed: {detail}")]
+    Deposed {
+        /// The statement's name.
+        statement: &'static str,
+        /// PostgreSQL's word.
+        detail: String,
+    },
+    /// The leader's term is over.
+    #[error("the leader's term {epoch} is over")]
+    TermOver {
+        /// Which.
+        epoch: i64,
+    },
+    /// There is no leaf for an hour: no leader has made windows for it.
+    #[error("{table} has no window for hour {hour}; a leader makes them ahead: is there one?")]
+    NoWindow {
+        /// Of which table.
+        table: &'static str,
+        /// Hours since 1970.
+        hour: i32,
+    },
+    /// A row that this program can't make sense of.
+    #[error("{table}: {what}")]
+    Inconsistent {
+        /// Which table.
+        table: &'static str,
+        /// Which row, and what is wrong with it.
+        what: String,
+    },
+    /// The schema can't be brought up to date.
+    #[error("migrating the database: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl Error {
+    /// Wraps the driver's error of a named statement, telling a deposed owner from the rest.
+    pub(crate) fn of(statement: &'static str) -> impl Fn(sqlx::Error) -> Self {
+        move |source| match source.as_database_error().and_then(|error| error.code()) {
+            // Told apart by class, never by a constraint's name: on a shard the name is another.
+            Some(code) if code == "23505" || code == "WW001" => {
+                Self::Deposed { statement, detail: source.to_string() }
+            }
+            _ => Self::Database { statement, source },
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Executions, read: their heads for dispatch, and the whole of one for people.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::lane::{Class, DueMark, TimedEntry};
+use domain::{Budgets, ExecutionState, Hour, LaneId, Micros, Priority};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+
+use crate::chain::as_stored;
+use crate::lane_lease::number;
+use crate::timestamp::Timestamp;
+use crate::window::Table;
+use crate::{Database, Error, WindowMap};
+
+/// Names and values, sorted: labels or headers.
+pub type Pairs = BTreeMap<String, String>;
+
+/// What a submission says, as its row holds it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The tenant's number.
+    pub tenant: i32,
+    /// The queue's number.
+    pub queue: i32,
+    /// The job type's number.
+    pub job_type: i32,
+    /// How urgent.
+    pub priority: Priority,
+    /// When it was accepted. Not written from here: the row takes its batch's time.
+    pub accepted: Micros,
+    /// How long an attempt may run.
+    pub timeout: Duration,
+    /// The retry policy's number.
+    pub retry_policy: i32,
+    /// Trace id, the gateway's span id, flags.
+    pub trace: Option<[u8; 25]>,
+    /// The client's span id.
+    pub parent_span: Option<[u8; 8]>,
+    /// When the request came, by the gateway's clock.
+    pub request_at: Option<Micros>,
+    /// W3C tracestate.
+    pub tracestate: Option<Box<str>>,
+    /// The caller's id.
+    pub correlation_id: Option<Box<str>>,
+    /// What people filter by.
+    pub labels: Pairs,
+    /// What goes to the handler beside the payload.
+    pub headers: Pairs,
+    /// What the handler gets.
+    pub payload: Bytes,
+    /// Its media type.
+    pub content_type: Option<Box<str>>,
+}
+
+/// An execution on its way to its row.
+#[derive(Clone, Debug)]
+pub struct NewExecution {
+    /// Its lane.
+    pub lane: LaneId,
+    /// Its number.
+    pub seq: u64,
+    /// Its home hour.
+    pub home: Hour,
+    /// What it is.
+    pub head: Arc<Head>,
+}
+
+/// One attempt, as its outcome row tells it.
+#[derive(Clone, Debug)]
+pub struct StoredAttempt {
+    /// Counts from 1.
+    pub attempt: i16,
+    /// Its claim's number.
+    pub fence: u64,
+    /// `domain::AttemptResult` as stored.
+    pub result: i16,
+    /// What it made of the execution.
+    pub state: ExecutionState,
+    /// `domain::Reason` as stored.
+    pub reason: i16,
+    /// Who ran it.
+    pub worker: String,
+    /// When it was claimed.
+    pub claimed: Micros,
+    /// Enqueued to claimed, claimed to begun, run time, end to recorded; in microseconds.
+    pub phases_us: [i64; 4],
+    /// When it was recorded.
+    pub at: Micros,
+    /// When next.
+    pub next_at: Option<Micros>,
+    /// The error's class.
+    pub error_class: Option<String>,
+    /// The error's text.
+    pub error_message: Option<String>,
+    /// What the handler returned.
+    pub output: Option<Vec<u8>>,
+    /// Its media type.
+    pub output_type: Option<String>,
+    /// Whether the trace is kept.
+    pub trace_kept: bool,
+}
+
+/// An execution as its rows tell it.
+#[derive(Clone, Debug)]
+pub struct StoredExecution {
+    /// What was submitted.
+    pub head: Head,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<StoredAttempt>,
+}
+
+const HEAD_COLUMNS: &str = "e.seq, e.tenant, e.queue, e.job_type, e.priority, e.at, e.timeout_us,
+    e.retry_policy, e.trace, e.parent_span, e.request_at, e.tracestate, e.correlation_id,
+    e.labels::text, e.headers::text, e.payload, e.content_type";
+
+impl Database {
+    /// The heads of executions of a lane and a home hour; of those that are there.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    pub async fn heads(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        seqs: &[u64],
+    ) -> Result<Vec<(u64, Head)>, Error> {
+        let leaf = windows.leaf(Table::Execution, home)?;
+        let sql = format!(
+            "select {HEAD_COLUMNS} from unnest($3::int8[]) s (seq)
+             join {leaf} e on e.lane = $1 and e.seq = s.seq and e.win = $2"
+        );
+        let seqs: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
+        let statement = sqlx::query(AssertSqlSafe(sql))
+            .bind(number(lane))
+            .bind(home.0)
+            .bind(seqs)
+            .fetch_all(&self.pool);
+        let rows = self.timed("execution_heads", "select", statement).await?;
+        rows.iter().map(read_head).collect()
+    }
+
+    /// One execution with its attempts, by where its id says it is.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    pub async fn execution(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        seq: u64,
+    ) -> Result<Option<StoredExecution>, Error> {
+        let leaf = match windows.leaf(Table::Execution, home) {
+            Ok(leaf) => leaf,
+            Err(Error::NoWindow { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let sql = format!(
+            "select {HEAD_COLUMNS} from {leaf} e where e.lane = $1 and e.seq = $3 and e.win = $2"
+        );
+        let statement = sqlx::query(AssertSqlSafe(sql))
+            .bind(number(lane))
+            .bind(home.0)
+            .bind(as_stored(seq))
+            .fetch_optional(&self.pool);
+        let row = self.timed("execution_get", "select", statement).await?;
+        let Some(row) = row else { return Ok(None) };
+        let (_, head) = read_head(&row)?;
+        let attempts = self.attempts(windows, lane, home, seq).await?;
+        Ok(Some(StoredExecution { head, attempts }))
+    }
+
+    async fn attempts(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        seq: u64,
+    ) -> Result<Vec<StoredAttempt>, Error> {
+        let leaf = windows.leaf(Table::Outcome, home)?;
+        let sql = format!(
+            "select attempt, fence, result, state, reason, worker, claimed_at, queued_us, dispatch_us,
+                 run_us, report_us, at, next_at, error_class, error_message, output, output_type,
+                 trace_kept
+             from {leaf} where lane = $1 and seq = $2 and win = $3 order by fence"
+        );
+        let statement = sqlx::query(AssertSqlSafe(sql))
+            .bind(number(lane))
+            .bind(as_stored(seq))
+            .bind(home.0)
+            .fetch_all(&self.pool);
+        let rows = self.timed("execution_outcomes", "select", statement).await?;
+        rows.iter().map(read_attempt).collect()
+    }
+
+    /// Due entries of a lane after a mark and up to another, at most `limit`, in order.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    pub(crate) async fn due_entries(
+        &self,
+        connection: &mut PgConnection,
+        windows: &WindowMap,
+        lane: LaneId,
+        (after, upto): (DueMark, DueMark),
+        limit: usize,
+    ) -> Result<Vec<TimedEntry>, Error> {
+        let mut entries = Vec::new();
+        for leaf in windows.leaves(Table::Due, after.due.hour(), upto.due.hour()) {
+            let sql = format!(
+                "select due_at, seq, home, tenant, queue, priority, job_type, attempts, lost
+                 from {leaf} where lane = $1 and (due_at, seq) > ($2, $3) and (due_at, seq) <= ($4, $5)
+                 order by due_at, seq limit $6"
+            );
+            let statement = sqlx::query(AssertSqlSafe(sql))
+                .bind(number(lane))
+                .bind(Timestamp(after.due))
+                .bind(as_stored(after.seq))
+                .bind(Timestamp(upto.due))
+                .bind(as_stored(upto.seq))
+                .bind(as_stored((limit - entries.len()) as u64))
+                .fetch_all(&mut *connection);
+            let rows = self.timed("due_read", "select", statement).await?;
+            for row in &rows {
+                entries.push(read_due(row)?);
+            }
+            if entries.len() >= limit {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Labels or headers as stored: JSON, or nothing.
+pub(crate) fn to_json(pairs: &Pairs) -> Option<String> {
+    (!pairs.is_empty()).then(|| serde_json::to_string(pairs).unwrap_or_default())
+}
+
+fn from_json(text: Option<String>) -> Pairs {
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+fn inconsistent(table: &'static str, what: impl Into<String>) -> Error {
+    Error::Inconsistent { table, what: what.into() }
+}
+
+fn read_head(row: &PgRow) -> Result<(u64, Head), Error> {
+    let read = Error::of("execution_heads");
+    let seq: i64 = row.try_get(0).map_err(&read)?;
+    let priority: i16 = row.try_get(4).map_err(&read)?;
+    let priority = Priority::from_number(i32::from(priority))
+        .ok_or_else(|| inconsistent("execution", format!("{seq}: priority {priority}")))?;
+    let timeout_us: i64 = row.try_get(6).map_err(&read)?;
+    let trace: Option<Vec<u8>> = row.try_get(8).map_err(&read)?;
+    let parent_span: Option<Vec<u8>> = row.try_get(9).map_err(&read)?;
+    let head = Head {
+        tenant: row.try_get(1).map_err(&read)?,
+        queue: row.try_get(2).map_err(&read)?,
+        job_type: row.try_get(3).map_err(&read)?,
+        priority,
+        accepted: row.try_get::<Timestamp, _>(5).map_err(&read)?.0,
+        timeout: Duration::from_micros(u64::try_from(timeout_us).unwrap_or(0)),
+        retry_policy: row.try_get(7).map_err(&read)?,
+        trace: trace.and_then(|bytes| bytes.try_into().ok()),
+        parent_span: parent_span.and_then(|bytes| bytes.try_into().ok()),
+        request_at: row.try_get::<Option<Timestamp>, _>(10).map_err(&read)?.map(|at| at.0),
+        tracestate: boxed(row.try_get(11).map_err(&read)?),
+        correlation_id: boxed(row.try_get(12).map_err(&read)?),
+        labels: from_json(row.try_get(13).map_err(&read)?),
+        headers: from_json(row.try_get(14).map_err(&read)?),
+        payload: Bytes::from(row.try_get::<Vec<u8>, _>(15).map_err(&read)?),
+        content_type: boxed(row.try_get(16).map_err(&read)?),
+    };
+    Ok((u64::try_from(seq).unwrap_or(0), head))
+}
+
+fn boxed(text: Option<String>) -> Option<Box<str>> {
+    text.map(String::into_boxed_str)
+}
+
+fn read_attempt(row: &PgRow) -> Result<StoredAttempt, Error> {
+    let read = Error::of("execution_outcomes");
+    let fence: i64 = row.try_get(1).map_err(&read)?;
+    let state: i16 = row.try_get(3).map_err(&read)?;
+    let state = ExecutionState::from_number(state)
+        .ok_or_else(|| inconsistent("outcome", format!("fence {fence}: state {state}")))?;
+    let mut phases_us = [0; 4];
+    for (place, phase) in phases_us.iter_mut().enumerate() {
+        *phase = row.try_get(7 + place).map_err(&read)?;
+    }
+    Ok(StoredAttempt {
+        attempt: row.try_get(0).map_err(&read)?,
+        fence: u64::try_from(fence).unwrap_or(0),
+        result: row.try_get(2).map_err(&read)?,
+        state,
+        reason: row.try_get(4).map_err(&read)?,
+        worker: row.try_get(5).map_err(&read)?,
+        claimed: row.try_get::<Timestamp, _>(6).map_err(&read)?.0,
+        phases_us,
+        at: row.try_get::<Timestamp, _>(11).map_err(&read)?.0,
+        next_at: row.try_get::<Option<Timestamp>, _>(12).map_err(&read)?.map(|at| at.0),
+        error_class: row.try_get(13).map_err(&read)?,
+        error_message: row.try_get(14).map_err(&read)?,
+        output: row.try_get(15).map_err(&read)?,
+        output_type: row.try_get(16).map_err(&read)?,
+        trace_kept: row.try_get(17).map_err(&read)?,
+    })
+}
+
+fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
+    let read = Error::of("due_read");
+    let seq: i64 = row.try_get(1).map_err(&read)?;
+    let priority: i16 = row.try_get(5).map_err(&read)?;
+    let priority = Priority::from_number(i32::from(priority))
+        .ok_or_else(|| inconsistent("due", format!("{seq}: priority {priority}")))?;
+    let used = |place| -> Result<u16, Error> {
+        let used: i16 = row.try_get(place).map_err(&read)?;
+        Ok(u16::try_from(used).unwrap_or(0))
+    };
+    Ok(TimedEntry {
+        mark: DueMark {
+            due: row.try_get::<Timestamp, _>(0).map_err(&read)?.0,
+            seq: u64::try_from(seq).unwrap_or(0),
+        },
+        home: Hour(row.try_get(2).map_err(&read)?),
+        class: Class {
+            tenant: row.try_get(3).map_err(&read)?,
+            queue: row.try_get(4).map_err(&read)?,
+            priority,
+            job_type: row.try_get(6).map_err(&read)?,
+        },
+        budgets: Budgets { attempts: used(7)?, lost: used(8)? },
+    })
+}

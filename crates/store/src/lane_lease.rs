@@ -1,0 +1,230 @@
+//! Who lives, and who owns which lane: leases by the database's clock.
+
+use std::time::Duration;
+
+use domain::{LaneId, Micros};
+use sqlx::Connection;
+use uuid::Uuid;
+
+use crate::database::{Dedicated, Purpose};
+use crate::leader::micros;
+use crate::timestamp::Timestamp;
+use crate::{Database, Election, Error, Term};
+
+/// A scheduler that holds lanes.
+#[derive(Clone, Debug)]
+pub struct Claimant {
+    /// Its id.
+    pub id: String,
+    /// Random for each process: what is compared.
+    pub incarnation: Uuid,
+    /// Where others reach it.
+    pub address: String,
+    /// How long a lane's lease lasts without renewal.
+    pub lease: Duration,
+}
+
+/// A lane's lease as everybody may read it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaneOwner {
+    /// Which lane.
+    pub lane: LaneId,
+    /// The owner's scheduler id; `None` if the lease has run out.
+    pub holder: Option<String>,
+    /// Its incarnation.
+    pub incarnation: Uuid,
+}
+
+/// The live schedulers and the lanes' owners, at one moment.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Membership {
+    /// Id and address of the live schedulers, by id.
+    pub schedulers: Vec<(String, String)>,
+    /// Every lane, by number.
+    pub lanes: Vec<LaneOwner>,
+}
+
+/// A scheduler's own connection for its leases.
+pub struct LeaseKeeper(Dedicated);
+
+impl LeaseKeeper {
+    /// A keeper that isn't connected yet.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self(Dedicated::new(database, Purpose::Leases))
+    }
+
+    /// Says that this scheduler lives, and renews its leases: gives the lanes that are still its own, and
+    /// the database's time.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn renew(
+        &mut self,
+        claimant: &Claimant,
+    ) -> Result<(Vec<LaneId>, Micros), Error> {
+        const PRESENT: &str = "insert into scheduler (id, incarnation, address, seen)
+             values ($1, $2, $3, clock_timestamp())
+             on conflict (id) do update set incarnation = excluded.incarnation,
+                 address = excluded.address, seen = excluded.seen
+             returning clock_timestamp()";
+        const RENEW: &str = "update lane_lease
+             set expires_at = clock_timestamp() + $2 * interval '1 microsecond'
+             where incarnation = $1 and expires_at > clock_timestamp() returning lane";
+        let mut connection = self.0.take().await?;
+        let present = sqlx::query_as(PRESENT)
+            .bind(&claimant.id)
+            .bind(claimant.incarnation)
+            .bind(&claimant.address)
+            .fetch_one(&mut connection);
+        let (now,): (Timestamp,) = self.0.database.timed("scheduler_present", "update", present).await?;
+        let renew = sqlx::query_scalar(RENEW)
+            .bind(claimant.incarnation)
+            .bind(micros(claimant.lease))
+            .fetch_all(&mut connection);
+        let lanes: Vec<i16> = self.0.database.timed("lane_renew", "update", renew).await?;
+        self.0.put_back(connection);
+        Ok((lanes.into_iter().map(lane_id).collect(), now.0))
+    }
+
+    /// Takes up to `most` lanes whose leases have run out; gives each with its new epoch. Locks first and
+    /// reads the clock afterwards.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn take(
+        &mut self,
+        claimant: &Claimant,
+        most: usize,
+    ) -> Result<Vec<(LaneId, i64)>, Error> {
+        const LOCK: &str = "select lane from lane_lease where expires_at < clock_timestamp()
+             order by lane limit $1 for update skip locked";
+        const TAKE: &str = "update lane_lease set epoch = epoch + 1, incarnation = $2, holder = $3,
+             expires_at = clock_timestamp() + $4 * interval '1 microsecond'
+             where lane = any($1) returning lane, epoch";
+        let mut connection = self.0.take().await?;
+        let mut transaction = connection.begin().await.map_err(Error::of("lane_take"))?;
+        let free: Vec<i16> = sqlx::query_scalar(LOCK)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(Error::of("lane_take"))?;
+        let taken: Vec<(i16, i64)> = sqlx::query_as(TAKE)
+            .bind(&free)
+            .bind(claimant.incarnation)
+            .bind(&claimant.id)
+            .bind(micros(claimant.lease))
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(Error::of("lane_take"))?;
+        transaction.commit().await.map_err(Error::of("lane_take"))?;
+        self.0.put_back(connection);
+        Ok(taken.into_iter().map(|(lane, epoch)| (lane_id(lane), epoch)).collect())
+    }
+
+    /// Gives lanes up that this scheduler has stopped writing to, for anybody to take.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn release(
+        &mut self,
+        claimant: &Claimant,
+        lanes: &[LaneId],
+    ) -> Result<(), Error> {
+        const RELEASE: &str = "update lane_lease set expires_at = '-infinity'
+             where lane = any($1) and incarnation = $2";
+        let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
+        let mut connection = self.0.take().await?;
+        let statement =
+            sqlx::query(RELEASE).bind(lanes).bind(claimant.incarnation).execute(&mut connection);
+        self.0.database.timed("lane_release", "update", statement).await?;
+        self.0.put_back(connection);
+        Ok(())
+    }
+
+    /// Says that this scheduler is gone.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn leave(
+        &mut self,
+        claimant: &Claimant,
+    ) -> Result<(), Error> {
+        const LEAVE: &str = "delete from scheduler where id = $1 and incarnation = $2";
+        let mut connection = self.0.take().await?;
+        let statement = sqlx::query(LEAVE)
+            .bind(&claimant.id)
+            .bind(claimant.incarnation)
+            .execute(&mut connection);
+        self.0.database.timed("scheduler_leave", "delete", statement).await?;
+        Ok(())
+    }
+
+    /// Who lives and who owns what. A scheduler is taken as alive for one lane lease after its last word.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn membership(
+        &mut self,
+        lease: Duration,
+    ) -> Result<Membership, Error> {
+        const SCHEDULERS: &str = "select id, address from scheduler
+             where seen > clock_timestamp() - $1 * interval '1 microsecond' order by id";
+        const LANES: &str = "select lane, holder, incarnation, expires_at > clock_timestamp()
+             from lane_lease order by lane";
+        let mut connection = self.0.take().await?;
+        let statement =
+            sqlx::query_as(SCHEDULERS).bind(micros(lease)).fetch_all(&mut connection);
+        let schedulers = self.0.database.timed("schedulers", "select", statement).await?;
+        let statement = sqlx::query_as(LANES).fetch_all(&mut connection);
+        let rows: Vec<(i16, String, Uuid, bool)> =
+            self.0.database.timed("lane_owners", "select", statement).await?;
+        self.0.put_back(connection);
+        let lanes = rows.into_iter().map(|(lane, holder, incarnation, valid)| LaneOwner {
+            lane: lane_id(lane),
+            holder: valid.then_some(holder),
+            incarnation,
+        });
+        Ok(Membership { schedulers, lanes: lanes.collect() })
+    }
+}
+
+impl Election {
+    /// Makes the lanes of a new installation: a lease that has run out and the first row of the chain for
+    /// each that has none.
+    ///
+    /// # Errors
+    /// The term is over, or the database refuses.
+    pub async fn make_lanes(
+        &mut self,
+        term: &Term,
+        lanes: u16,
+    ) -> Result<(), Error> {
+        const LEASES: &str = "insert into lane_lease (lane, epoch, incarnation, holder, expires_at)
+             select lane, 0, '00000000-0000-0000-0000-000000000000', '', '-infinity'
+             from unnest($1::int2[]) lane on conflict do nothing returning lane";
+        let mut connection = self.connection.take().await?;
+        let mut fenced = term.begin(&mut connection).await?;
+        let wanted: Vec<i16> = (0..lanes).map(|lane| number(LaneId(lane))).collect();
+        let new: Vec<i16> = sqlx::query_scalar(LEASES)
+            .bind(wanted)
+            .fetch_all(&mut *fenced)
+            .await
+            .map_err(Error::of("make_lanes"))?;
+        for lane in new {
+            let genesis = domain::lane::Row::genesis(lane_id(lane), term.now());
+            crate::chain::insert_unfenced(&mut fenced, &genesis).await?;
+        }
+        fenced.commit().await.map_err(Error::of("make_lanes"))?;
+        self.connection.put_back(connection);
+        Ok(())
+    }
+}
+
+pub(crate) fn lane_id(lane: i16) -> LaneId {
+    LaneId(u16::try_from(lane).unwrap_or(0))
+}
+
+pub(crate) fn number(lane: LaneId) -> i16 {
+    i16::try_from(lane.0).unwrap_or(i16::MAX)
+}

@@ -1,0 +1,201 @@
+//! Everything that can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use proto::v1::Priority;
+
+/// Hand work to Watchwork, and watch it work.
+///
+/// Exit codes: 0 it worked; 1 it failed; 2 wrong usage; 3 not found; 4 unavailable just now; 5 the
+/// execution that was waited for ended badly.
+#[derive(Parser, Debug)]
+#[command(name = "watchwork", version)]
+pub struct Cli {
+    /// Where the installation is.
+    #[command(flatten)]
+    pub(crate) place: Place,
+
+    /// How answers are written: for people or for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Where the installation is. What isn't given is taken from the nearest `.watchwork/dev.json`, in this
+/// directory or above it.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// The API, http://host:port.
+    #[arg(long, global = true, env = "WATCHWORK_ADDRESS", value_name = "URL")]
+    pub(crate) address: Option<String>,
+
+    /// The API key, wk_…
+    #[arg(long, global = true, env = "WATCHWORK_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+
+    /// Where traces are looked up: the base URL of a Jaeger query API.
+    #[arg(long, global = true, env = "WATCHWORK_TRACES", value_name = "URL")]
+    pub(crate) traces: Option<String>,
+}
+
+/// How answers are written.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// One JSON value a line.
+    Json,
+    /// Aligned columns.
+    Table,
+}
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Run everything on this machine, with a private PostgreSQL, until Ctrl-C.
+    Dev(DevArgs),
+    /// Hand in one execution, and print its id.
+    Submit(Box<SubmitArgs>),
+    /// Show one execution with its attempts.
+    Get(IdArgs),
+    /// Print every change of executions until all are final.
+    Watch(WatchArgs),
+    /// Draw an execution's trace over all services.
+    Trace(IdArgs),
+}
+
+/// Arguments of `dev`.
+#[derive(Args, Debug)]
+pub(crate) struct DevArgs {
+    /// How many schedulers.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) schedulers: u16,
+
+    /// How many workers.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(crate) workers: u16,
+
+    /// A database to use; without it a private PostgreSQL is started.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+
+    /// Where data, logs and addresses are kept.
+    #[arg(long, default_value = ".watchwork")]
+    pub(crate) dir: PathBuf,
+}
+
+/// Arguments of `submit`.
+#[derive(Args, Debug)]
+pub(crate) struct SubmitArgs {
+    /// Which handler runs it, for example `sleep`.
+    #[arg(value_name = "TYPE")]
+    pub(crate) job_type: String,
+
+    /// The queue it waits in.
+    #[arg(long, default_value = "default")]
+    pub(crate) queue: String,
+
+    /// How urgent it is.
+    #[arg(long, value_enum, default_value_t = Urgency::Normal)]
+    pub(crate) priority: Urgency,
+
+    /// What the handler gets: JSON, `@file`, or `-` for standard input.
+    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+    pub(crate) payload: Option<String>,
+
+    /// A label to filter by; may be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) labels: Vec<(String, String)>,
+
+    /// A header for the handler; may be repeated.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) headers: Vec<(String, String)>,
+
+    /// An id of yours that goes along everywhere.
+    #[arg(long, value_name = "ID")]
+    pub(crate) correlation_id: Option<String>,
+
+    /// Attempts in all, the first one included.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_attempts: Option<u32>,
+
+    /// How long one attempt may run, with a unit: `30s`, `5m`.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Wait until it is final, then show it.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// One execution.
+#[derive(Args, Debug)]
+pub(crate) struct IdArgs {
+    /// The execution's id.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+/// One or more executions.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// The executions' ids.
+    #[arg(value_name = "ID", required = true, num_args = 1..=domain::limits::MAX_WATCHED)]
+    pub(crate) ids: Vec<String>,
+}
+
+/// How urgent an execution is.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Before everything else.
+    Critical,
+    /// Before normal.
+    High,
+    /// The default.
+    Normal,
+    /// After everything else, but never starved.
+    Low,
+}
+
+impl From<Urgency> for Priority {
+    fn from(urgency: Urgency) -> Self {
+        match urgency {
+            Urgency::Critical => Self::Critical,
+            Urgency::High => Self::High,
+            Urgency::Normal => Self::Normal,
+            Urgency::Low => Self::Low,
+        }
+    }
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn labels_are_pairs_and_timeouts_have_units() {
+        let parse =
+            |args: &[&str]| Cli::try_parse_from(["watchwork", "submit", "t"].iter().chain(args));
+        assert!(parse(&["--label", "a=b=c", "--timeout", "1m"]).is_ok());
+        for wrong in [["--label", "a"], ["--label", "=b"], ["--timeout", "10"]] {
+            assert_eq!(parse(&wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

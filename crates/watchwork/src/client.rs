@@ -1,0 +1,223 @@
+//! A client of the API, with one key.
+
+use std::time::Duration;
+
+use proto::v1::execution_service_client::ExecutionServiceClient;
+use proto::v1::submit_verdict::Verdict;
+use proto::v1::{
+    Execution, ExecutionState, GetExecutionRequest, Refusal, Submission, SubmitBatchRequest,
+    SubmitRequest, WatchExecutionsRequest, WatchExecutionsResponse,
+};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// A gateway that went away without a word is noticed after the sum of the two.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// An execution with a thousand attempts, each with 8 KiB of error.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// How long a watch that was broken off is tried again, and how often.
+const WATCH_PATIENCE: Duration = Duration::from_secs(30);
+const WATCH_PAUSE: Duration = Duration::from_millis(300);
+
+/// A client of the API. Cheap to clone; all clones share a connection, which is opened when it is first
+/// used.
+#[derive(Clone)]
+pub struct Client {
+    executions: ExecutionServiceClient<Channel>,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl Client {
+    /// A client of the API at `address` (`http://host:port`) with the key `wk_…`. Needs to be called
+    /// on a tokio runtime.
+    ///
+    /// # Errors
+    /// The address is none, or the key holds what no header may.
+    pub fn new(address: &str, key: &str) -> Result<Self, String> {
+        let illegal = || format!("{address:?} is no address: expected http://host:port");
+        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| illegal())?;
+        if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
+            return Err(illegal());
+        }
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .connect_lazy();
+        let executions = ExecutionServiceClient::new(channel);
+        let mut authorization: MetadataValue<Ascii> = format!("Bearer {key}")
+            .parse()
+            .map_err(|_| "the key holds characters that no key has".to_owned())?;
+        authorization.set_sensitive(true);
+        let executions = executions.max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(Self {
+            executions,
+            authorization,
+        })
+    }
+
+    /// Hands in one execution; its id comes back once it is stored.
+    ///
+    /// # Errors
+    /// The API's answer.
+    pub async fn submit(&self, submission: Submission) -> Result<String, Status> {
+        let request = self.request(SubmitRequest {
+            submission: Some(submission),
+        });
+        let answer = self.executions.clone().submit(request).await?;
+        Ok(answer.into_inner().execution_id)
+    }
+
+    /// Hands in up to 1000 executions; for each, in order, its id or why it was refused.
+    ///
+    /// # Errors
+    /// The API's answer, if it concerns all of them.
+    pub async fn submit_batch(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Result<String, Refusal>>, Status> {
+        let request = self.request(SubmitBatchRequest { submissions });
+        let answer = self.executions.clone().submit_batch(request).await?;
+        let verdicts = answer.into_inner().verdicts.into_iter();
+        Ok(verdicts
+            .map(|verdict| id_or_refusal(verdict.verdict))
+            .collect())
+    }
+
+    /// One execution with its attempts.
+    ///
+    /// # Errors
+    /// The API's answer.
+    pub async fn get(&self, id: &str) -> Result<Execution, Status> {
+        let request = self.request(GetExecutionRequest {
+            execution_id: id.to_owned(),
+        });
+        let answer = self.executions.clone().get_execution(request).await?;
+        answer
+            .into_inner()
+            .execution
+            .ok_or_else(|| Status::internal("an answer without execution"))
+    }
+
+    /// The changes of these executions, beginning with where they stand, until all are final.
+    pub fn watch(&self, ids: Vec<String>) -> Watch {
+        Watch {
+            client: self.clone(),
+            open: ids,
+            changes: None,
+            lost_for: Duration::ZERO,
+        }
+    }
+
+    /// Waits until an execution is final, and gives it.
+    ///
+    /// # Errors
+    /// The API's answer.
+    pub async fn wait_for(&self, id: &str) -> Result<Execution, Status> {
+        let mut watch = self.watch(vec![id.to_owned()]);
+        while watch.next().await?.is_some() {}
+        self.get(id).await
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request
+            .metadata_mut()
+            .insert("authorization", self.authorization.clone());
+        request
+    }
+}
+
+/// The changes of executions. A gateway that goes away is asked again for half a minute; the
+/// states then begin anew from where they stand.
+pub struct Watch {
+    client: Client,
+    open: Vec<String>,
+    changes: Option<Streaming<WatchExecutionsResponse>>,
+    lost_for: Duration,
+}
+
+impl Watch {
+    /// The next change; `None` once all are final.
+    ///
+    /// # Errors
+    /// The API's answer.
+    pub async fn next(&mut self) -> Result<Option<WatchExecutionsResponse>, Status> {
+        while !self.open.is_empty() {
+            match self.try_next().await {
+                Ok(Some(change)) => {
+                    self.lost_for = Duration::ZERO;
+                    if is_final(change.state()) {
+                        self.open
+                            .retain(|id| !id.eq_ignore_ascii_case(&change.execution_id));
+                    }
+                    return Ok(Some(change));
+                }
+                Ok(None) => {
+                    self.wait_after(Status::unavailable("the watch was broken off"))
+                        .await?
+                }
+                Err(status) => self.wait_after(status).await?,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn try_next(&mut self) -> Result<Option<WatchExecutionsResponse>, Status> {
+        let changes = match &mut self.changes {
+            Some(changes) => changes,
+            None => {
+                let execution_ids = self.open.clone();
+                let request = self
+                    .client
+                    .request(WatchExecutionsRequest { execution_ids });
+                let answer = self.client.executions.watch_executions(request).await?;
+                self.changes.insert(answer.into_inner())
+            }
+        };
+        changes.message().await
+    }
+
+    /// Waits before the next try, unless the failure is for good or has lasted too long.
+    async fn wait_after(&mut self, status: Status) -> Result<(), Status> {
+        let was_open = self.changes.take().is_some();
+        let is_passing = status.code() == Code::Unavailable
+            || (was_open
+                && matches!(
+                    status.code(),
+                    Code::Unknown | Code::Cancelled | Code::Internal
+                ));
+        if !is_passing || self.lost_for >= WATCH_PATIENCE {
+            return Err(status);
+        }
+        self.lost_for += WATCH_PAUSE;
+        tokio::time::sleep(WATCH_PAUSE).await;
+        Ok(())
+    }
+}
+
+/// Whether only a person can change a state.
+#[must_use]
+pub fn is_final(state: ExecutionState) -> bool {
+    matches!(
+        state,
+        ExecutionState::Succeeded | ExecutionState::Failed | ExecutionState::DeadLettered
+    )
+}
+
+fn id_or_refusal(verdict: Option<Verdict>) -> Result<String, Refusal> {
+    match verdict {
+        Some(Verdict::ExecutionId(id)) => Ok(id),
+        Some(Verdict::Refusal(refusal)) => Err(refusal),
+        None => Err(Refusal {
+            code: Code::Internal as i32,
+            field: String::new(),
+            message: "the answer holds no verdict".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,37 @@
+//! From the command line to the exit code.
+
+use std::process::ExitCode;
+
+use crate::args::{Cli, Verb};
+use crate::failure::Failure;
+use crate::installation::Installation;
+use crate::output::Output;
+use crate::verbs;
+
+/// Does what the command line says, and gives the exit code.
+pub async fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("watchwork: {}", failure.message);
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(cli.output);
+    let installation = Installation::new(cli.place);
+    match cli.verb {
+        Verb::Dev(args) => verbs::dev(&output, args).await,
+        Verb::Submit(args) => verbs::submit(&output, &installation.client()?, *args).await,
+        Verb::Get(args) => verbs::get(&output, &installation.client()?, &args.id).await,
+        Verb::Watch(args) => verbs::watch(&output, &installation.client()?, args.ids).await,
+        Verb::Trace(args) => {
+            let store = installation.trace_store()?;
+            verbs::trace(&output, &installation.client()?, &store, &args.id).await
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! How values look to people.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+/// A duration with three digits or so: `0.3 ms`, `12.4 ms`, `1.24 s`, `2 m 03 s`, `5 h 00 m`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1e3;
+    let seconds = duration.as_secs();
+    match seconds {
+        _ if ms < 0.95 => format!("{ms:.2} ms"),
+        _ if ms < 999.5 => format!("{ms:.1} ms"),
+        0..60 => format!("{:.2} s", ms / 1e3),
+        60..3600 => format!("{} m {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// A proto duration; `-` if there is none.
+pub(crate) fn proto_duration(given: Option<prost_types::Duration>) -> String {
+    given
+        .and_then(|given| Duration::try_from(given).ok())
+        .map_or_else(|| "-".to_owned(), duration)
+}
+
+/// A point in time as RFC 3339, UTC, with microseconds.
+pub(crate) fn timestamp(given: &prost_types::Timestamp) -> Option<String> {
+    let nanos = i128::from(given.seconds) * 1_000_000_000 + i128::from(given.nanos);
+    let point = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    let form =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    point.format(form).ok()
+}
+
+/// The time of day now, UTC, with milliseconds.
+pub(crate) fn time_of_day() -> String {
+    let form = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
+    OffsetDateTime::now_utc().format(form).unwrap_or_default()
+}
+
+/// A proto enum's name without its prefix: `SUCCEEDED`.
+pub(crate) fn short_name<'a>(name: &'a str, prefix: &str) -> &'a str {
+    name.strip_prefix(prefix).unwrap_or(name)
+}
+
+/// Text on one line, cut after `most` characters.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= most {
+        return line;
+    }
+    let mut cut: String = line.chars().take(most.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+/// Rows as aligned columns, two spaces apart, the last one not padded.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // Writing to a String can't fail.
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_about_three_digits() {
+        let told: Vec<_> = [300, 12_440, 999_600, 1_240_000, 123_000_000, 18_000_000_000]
+            .into_iter()
+            .map(|us| duration(Duration::from_micros(us)))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "0.30 ms", "12.4 ms", "1.00 s", "1.24 s", "2 m 03 s", "5 h 00 m"
+            ]
+        );
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_tail() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let text = table(&[row(&["A", "LONG", "C"]), row(&["äöü", "b", ""])]);
+        assert_eq!(text, "A    LONG  C\näöü  b\n");
+    }
+
+    #[test]
+    fn a_timestamp_is_rfc_3339() {
+        let given = prost_types::Timestamp {
+            seconds: 1_790_000_000,
+            nanos: 1_000,
+        };
+        assert_eq!(timestamp(&given).unwrap(), "2026-09-21T14:13:20.000001Z");
+    }
+}

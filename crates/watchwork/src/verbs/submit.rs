@@ -1,0 +1,121 @@
+use std::fs;
+use std::io::{self, Read as _};
+
+use proto::v1::{ExecutionState, Priority, RetryPolicy, Submission};
+use serde_json::{Value, json};
+
+use crate::args::SubmitArgs;
+use crate::client::Client;
+use crate::execution_view::state_name;
+use crate::failure::{Failure, Kind};
+use crate::output::Output;
+use crate::verbs::get::show;
+
+/// Hands in one execution, prints its id, and waits for its end if asked to.
+pub(crate) async fn submit(
+    output: &Output,
+    client: &Client,
+    args: SubmitArgs,
+) -> Result<(), Failure> {
+    let waits = args.wait;
+    let id = client.submit(submission(args)?).await?;
+    match (waits, output.is_json()) {
+        (false, true) => return Ok(output.json(&json!({"execution_id": id}))?),
+        (_, false) => output.text(&format!("{id}\n"))?,
+        // The one JSON value of a waiting call is the execution.
+        (true, true) => {}
+    }
+    if !waits {
+        return Ok(());
+    }
+    let execution = client.wait_for(&id).await?;
+    show(output, &execution)?;
+    match execution.state() {
+        ExecutionState::Succeeded => Ok(()),
+        bad => Err(Failure::new(
+            Kind::BadEnd,
+            format!("{id} ended as {}", state_name(bad)),
+        )),
+    }
+}
+
+fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
+    let (payload, content_type) = args
+        .payload
+        .as_deref()
+        .map_or(Ok(Default::default()), payload)?;
+    let retry_policy = args.max_attempts.map(|most| RetryPolicy {
+        max_attempts: Some(most),
+        ..RetryPolicy::default()
+    });
+    let timeout = args
+        .timeout
+        .map(prost_types::Duration::try_from)
+        .transpose();
+    Ok(Submission {
+        job_type: args.job_type,
+        queue: args.queue,
+        priority: Priority::from(args.priority) as i32,
+        payload: payload.into(),
+        content_type: content_type.to_owned(),
+        headers: args.headers.into_iter().collect(),
+        labels: args.labels.into_iter().collect(),
+        correlation_id: args.correlation_id.unwrap_or_default(),
+        retry_policy,
+        timeout: timeout.map_err(|_| Failure::usage("--timeout is too long"))?,
+    })
+}
+
+/// The payload and its media type, from `JSON`, `@file` or `-`.
+fn payload(text: &str) -> Result<(Vec<u8>, &'static str), Failure> {
+    let bytes = match text.strip_prefix('@') {
+        Some(path) => fs::read(path).map_err(|error| {
+            Failure::usage(format!("can't read the payload from {path}: {error}"))
+        })?,
+        None if text == "-" => read_standard_input()?,
+        None => text.as_bytes().to_vec(),
+    };
+    let is_json = serde_json::from_slice::<Value>(&bytes).is_ok();
+    let is_literal = text != "-" && !text.starts_with('@');
+    if is_literal && !is_json {
+        let hint = "--payload must be JSON; anything else goes by @file or - (standard input)";
+        return Err(Failure::usage(hint));
+    }
+    Ok((
+        bytes,
+        if is_json {
+            "application/json"
+        } else {
+            "application/octet-stream"
+        },
+    ))
+}
+
+fn read_standard_input() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|error| Failure::failed("can't read the payload from standard input", error))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_payload_is_json_and_a_file_is_anything() {
+        assert_eq!(
+            payload(r#"{"a":1}"#).unwrap(),
+            (br#"{"a":1}"#.to_vec(), "application/json")
+        );
+        assert_eq!(payload("{a}").unwrap_err().kind, Kind::Usage);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [0xff, 0]).unwrap();
+        let (bytes, content_type) = payload(&format!("@{}", file.path().display())).unwrap();
+        assert_eq!(
+            (bytes.as_slice(), content_type),
+            (&[0xff, 0][..], "application/octet-stream")
+        );
+        assert_eq!(payload("@/nowhere").unwrap_err().kind, Kind::Usage);
+    }
+}

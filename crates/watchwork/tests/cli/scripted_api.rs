@@ -1,0 +1,177 @@
+//! An API that says what a test tells it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use proto::v1::execution_service_server::{ExecutionService, ExecutionServiceServer};
+use proto::v1::*;
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+pub(crate) const KEY: &str = "wk_0123456789abcdef_0123456789abcdefghijklmnopqrstuv";
+pub(crate) const ID: &str = "0199c8a1-7d2e-8003-8000-0000000c3a91";
+pub(crate) const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+
+type Changes = Vec<Result<WatchExecutionsResponse, Status>>;
+
+pub(crate) struct ScriptedApi {
+    pub(crate) address: String,
+    script: Arc<Mutex<Script>>,
+}
+
+#[derive(Default)]
+struct Script {
+    submitted: Option<Submission>,
+    execution: Option<Execution>,
+    failure: Option<Status>,
+    watches: VecDeque<Changes>,
+}
+
+impl ScriptedApi {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let script = Arc::<Mutex<Script>>::default();
+        let service = ExecutionServiceServer::new(Service(Arc::clone(&script)));
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        Self { address, script }
+    }
+
+    /// One that nobody listens for.
+    pub(crate) fn gone() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        Self {
+            address,
+            script: Arc::default(),
+        }
+    }
+
+    /// From now on this is the execution.
+    pub(crate) fn says(&self, execution: Execution) {
+        self.script.lock().unwrap().execution = Some(execution);
+    }
+
+    /// The next get fails so.
+    pub(crate) fn fails_with(&self, status: Status) {
+        self.script.lock().unwrap().failure = Some(status);
+    }
+
+    /// A further watch, after those that were given before, plays these changes.
+    pub(crate) fn plays(&self, changes: Changes) {
+        self.script.lock().unwrap().watches.push_back(changes);
+    }
+
+    /// What was submitted last.
+    pub(crate) fn submitted(&self) -> Submission {
+        self.script.lock().unwrap().submitted.clone().unwrap()
+    }
+}
+
+pub(crate) fn execution(state: ExecutionState, attempts: Vec<Attempt>) -> Execution {
+    Execution {
+        execution_id: ID.to_owned(),
+        job_type: "mail.send".to_owned(),
+        queue: "default".to_owned(),
+        state: state as i32,
+        correlation_id: ID.to_owned(),
+        trace_id: TRACE_ID.to_owned(),
+        max_attempts: 5,
+        attempts,
+        ..Execution::default()
+    }
+}
+
+pub(crate) fn attempt(number: u32, result: AttemptResult) -> Attempt {
+    Attempt {
+        number,
+        result: result as i32,
+        ..Attempt::default()
+    }
+}
+
+pub(crate) fn change(state: ExecutionState) -> WatchExecutionsResponse {
+    let execution_id = ID.to_owned();
+    WatchExecutionsResponse {
+        execution_id,
+        state: state as i32,
+        attempt: 1,
+        ..Default::default()
+    }
+}
+
+struct Service(Arc<Mutex<Script>>);
+
+/// The key is the one that the command was given.
+fn check<T>(request: &Request<T>) -> Result<(), Status> {
+    let sent = request
+        .metadata()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let is_right = sent == Some(&format!("Bearer {KEY}"));
+    is_right
+        .then_some(())
+        .ok_or_else(|| Status::unauthenticated("wrong key"))
+}
+
+#[tonic::async_trait]
+impl ExecutionService for Service {
+    type WatchExecutionsStream = Pin<
+        Box<
+            dyn tonic::codegen::tokio_stream::Stream<Item = Result<WatchExecutionsResponse, Status>>
+                + Send,
+        >,
+    >;
+
+    async fn submit(
+        &self,
+        request: Request<SubmitRequest>,
+    ) -> Result<Response<SubmitResponse>, Status> {
+        check(&request)?;
+        self.0.lock().unwrap().submitted = request.into_inner().submission;
+        Ok(Response::new(SubmitResponse {
+            execution_id: ID.to_owned(),
+        }))
+    }
+
+    async fn submit_batch(
+        &self,
+        _: Request<SubmitBatchRequest>,
+    ) -> Result<Response<SubmitBatchResponse>, Status> {
+        Err(Status::unimplemented("no command sends batches"))
+    }
+
+    async fn get_execution(
+        &self,
+        request: Request<GetExecutionRequest>,
+    ) -> Result<Response<GetExecutionResponse>, Status> {
+        check(&request)?;
+        let mut script = self.0.lock().unwrap();
+        match script.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(Response::new(GetExecutionResponse {
+                execution: script.execution.clone(),
+            })),
+        }
+    }
+
+    async fn watch_executions(
+        &self,
+        request: Request<WatchExecutionsRequest>,
+    ) -> Result<Response<Self::WatchExecutionsStream>, Status> {
+        check(&request)?;
+        let changes = self
+            .0
+            .lock()
+            .unwrap()
+            .watches
+            .pop_front()
+            .unwrap_or_default();
+        Ok(Response::new(Box::pin(tonic::codegen::tokio_stream::iter(
+            changes,
+        ))))
+    }
+}

@@ -1,0 +1,149 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use domain::ExecutionId;
+use service::TraceContext;
+use tokio_util::sync::CancellationToken;
+
+use crate::stop::Stop;
+use crate::task::Task;
+
+/// What a handler knows about the attempt it makes.
+#[derive(Clone)]
+pub struct Context {
+    shared: Arc<Shared>,
+    deadline: Instant,
+}
+
+/// One attempt, as the link and the handler share it.
+pub(crate) struct Shared {
+    pub(crate) task: Task,
+    pub(crate) stop: Stop,
+    /// When the handler began.
+    pub(crate) begun: OnceLock<Instant>,
+    /// Whether the handler wants to be asked before it is dropped.
+    pub(crate) listens: AtomicBool,
+    /// Whether its lines are logged, however it ends.
+    pub(crate) logged: bool,
+    headers: OnceLock<HashMap<String, String>>,
+}
+
+impl Shared {
+    pub(crate) fn new(task: Task, logged: bool) -> Arc<Self> {
+        Arc::new(Self {
+            task,
+            stop: Stop::default(),
+            begun: OnceLock::new(),
+            listens: AtomicBool::new(false),
+            logged,
+            headers: OnceLock::new(),
+        })
+    }
+}
+
+impl Context {
+    pub(crate) fn new(shared: Arc<Shared>, deadline: Instant) -> Self {
+        Self { shared, deadline }
+    }
+
+    /// Which execution this is.
+    #[must_use]
+    pub fn execution_id(&self) -> ExecutionId {
+        self.shared.task.execution_id
+    }
+
+    /// The number of this attempt's claim: it grows with each claim of the execution. A store that
+    /// remembers the highest one it saw can refuse a holder that has lost its right.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.shared.task.fence
+    }
+
+    /// Which attempt this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.shared.task.attempt
+    }
+
+    /// Whose work it is.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.shared.task.tenant
+    }
+
+    /// The queue it came from.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.shared.task.queue
+    }
+
+    /// Its job type.
+    #[must_use]
+    pub fn job_type(&self) -> &str {
+        &self.shared.task.job_type
+    }
+
+    /// The submitter's own name for the work, or the execution's id.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        &self.shared.task.correlation_id
+    }
+
+    /// What to pass on to external calls: the headers as submitted, with `traceparent` (of this
+    /// attempt's span), `tracestate` and `X-Correlation-ID`.
+    #[must_use]
+    pub fn headers(&self) -> &HashMap<String, String> {
+        self.shared.headers.get_or_init(|| {
+            let task = &self.shared.task;
+            let mut headers = task.headers.clone();
+            headers.insert("X-Correlation-ID".to_owned(), task.correlation_id.clone());
+            if let Some(span) = task.span() {
+                headers.insert("traceparent".to_owned(), span.traceparent());
+                if !task.tracestate.is_empty() {
+                    headers.insert("tracestate".to_owned(), task.tracestate.clone());
+                }
+            }
+            headers
+        })
+    }
+
+    /// This attempt's span, `None` for work that came without a trace.
+    #[must_use]
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        self.shared.task.span()
+    }
+
+    /// A key for systems that recognise repetitions of a request: `<execution id>-<fence>`. It is
+    /// another one in each attempt, so a request whose answer was lost with its worker is made
+    /// again. Where the effect must happen once per execution whatever it takes (a payment), use
+    /// [`Context::execution_id`] alone: then a later attempt gets the first one's answer, a failure
+    /// that the other side remembers included.
+    #[must_use]
+    pub fn idempotency_key(&self) -> String {
+        format!("{}-{}", self.execution_id(), self.fence())
+    }
+
+    /// When the attempt will be stopped.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// How long is left until then; zero if it is past.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Cancelled when the attempt is to come to an end: it is out of time, it has lost its right to
+    /// run, or the worker shuts down. For whatever doesn't end by being dropped, such as blocking
+    /// code. A handler that has called this is given up to two and a half seconds to end by itself,
+    /// unless it has lost its right; all others are dropped at once.
+    #[must_use]
+    pub fn cancellation(&self) -> CancellationToken {
+        self.shared.listens.store(true, Ordering::Release);
+        self.shared.stop.asked.clone()
+    }
+}

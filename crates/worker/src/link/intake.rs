@@ -1,0 +1,157 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use domain::ExecutionId;
+use proto::v1;
+use proto::v1::work_response::Message as Response;
+
+use super::Link;
+use super::held::{Held, Stage};
+use super::peers::PeerId;
+use super::schedulers::SchedulerRef;
+use crate::context::Shared;
+use crate::notice::Notice;
+use crate::outcome::{Outcome, Report, Times};
+use crate::stop::Urgency;
+use crate::task::Task;
+
+impl Link {
+    /// What a scheduler says once it has welcomed the worker.
+    pub(super) fn received(&mut self, peer: PeerId, message: Response) {
+        // A session that was dropped meanwhile: what it still brought is void.
+        let Some(scheduler) = self.peers.scheduler_of(peer) else {
+            return;
+        };
+        match message {
+            Response::Dispatch(dispatch) => self.take_on(scheduler, dispatch.tasks),
+            Response::Settlements(settled) => self.settle(peer, &settled.settlements),
+            Response::ClusterView(view) => self.see(view),
+            Response::Revoke(revoked) => self.revoke(&revoked.held),
+            // The session keeps these to itself.
+            Response::Welcome(_) | Response::HeartbeatAnswer(_) => {}
+        }
+    }
+
+    fn take_on(&mut self, origin: SchedulerRef, tasks: Vec<v1::Task>) {
+        let now = Instant::now();
+        for mut wire in tasks {
+            match Task::take(&mut wire, now) {
+                Some(task) if self.holdings.covers(task.execution_id, task.fence) => {}
+                Some(task) => self.hold(origin, task, wire.payload, now),
+                None => self.tell(Notice::NonsenseTask { fence: wire.fence }),
+            }
+        }
+    }
+
+    /// Holds a task: it waits for a slot, or goes back at once when the worker is leaving.
+    fn hold(&mut self, origin: SchedulerRef, task: Task, payload: bytes::Bytes, now: Instant) {
+        let (id, fence) = (task.execution_id, task.fence);
+        self.runner.metrics.received.inc();
+        let logged = self.log_budget.admit(&task, now);
+        let shared = Shared::new(task, logged);
+        match logged {
+            true => self.tell(Notice::Received(Arc::clone(&shared))),
+            false => self.runner.metrics.lines_suppressed.inc(),
+        }
+        let granted = self.rights.lease(origin).unwrap_or(now);
+        let stage = Stage::Waiting { shared, payload };
+        let older = self.holdings.insert(
+            id,
+            Held {
+                fence,
+                origin,
+                granted,
+                stage,
+            },
+        );
+        if let Some(shared) = older.as_ref().and_then(Held::unfinished) {
+            // The scheduler claimed it anew: the earlier claim is void.
+            shared.stop.request(Urgency::Drop);
+        }
+        match self.drain {
+            None => self.waiting.push_back(id),
+            Some(_) => self.return_unbegun(id, now),
+        }
+    }
+
+    /// Begins what waits while there are slots.
+    pub(super) fn fill_slots(&mut self) {
+        while self.running < self.profile.slots {
+            let Some(id) = self.waiting.pop_front() else {
+                break;
+            };
+            let Some(held) = self.holdings.get_mut(id) else {
+                continue;
+            };
+            let Stage::Waiting { shared, payload } = &mut held.stage else {
+                continue;
+            };
+            let (shared, payload) = (Arc::clone(shared), std::mem::take(payload));
+            held.stage = Stage::Running {
+                shared: Arc::clone(&shared),
+            };
+            self.runner.start(shared, payload);
+            self.running += 1;
+        }
+        self.show_running();
+    }
+
+    /// An attempt ended: its slot is free, and if the right to it is still held, its result is
+    /// to be sent.
+    pub(super) fn ended(&mut self, report: Report) {
+        self.running = self.running.saturating_sub(1);
+        let id = report.execution_id;
+        let Some(held) = self.holdings.exact_mut(id, report.fence) else {
+            return;
+        };
+        if held.unfinished().is_some() {
+            held.end(report, Instant::now());
+            self.outgoing.push(id);
+        }
+    }
+
+    /// Hands back a task that has not begun.
+    pub(super) fn return_unbegun(&mut self, id: ExecutionId, now: Instant) {
+        let Some(held) = self.holdings.get_mut(id) else {
+            return;
+        };
+        let Stage::Waiting { shared, .. } = &held.stage else {
+            return;
+        };
+        let times = Times {
+            arrived: shared.task.arrived,
+            begun: None,
+            ended: now,
+        };
+        let report = Report::new(id, held.fence, Outcome::Stopped, times);
+        held.end(report, now);
+        self.outgoing.push(id);
+    }
+
+    /// Lets go of what the worker has no right to: nothing is reported.
+    fn revoke(&mut self, revoked: &[v1::Held]) {
+        for right in revoked {
+            let Some(id) = ExecutionId::from_slice(&right.execution_id) else {
+                continue;
+            };
+            self.let_go(id, right.fence);
+        }
+    }
+
+    /// Lets go of one, and stops its handler where it stands.
+    pub(super) fn let_go(&mut self, id: ExecutionId, fence: u64) {
+        let held = self.holdings.remove(id, fence);
+        if let Some(shared) = held.as_ref().and_then(Held::unfinished) {
+            shared.stop.request(Urgency::Drop);
+        }
+    }
+
+    fn show_running(&self) {
+        let metrics = &self.runner.metrics;
+        self.running_shown.store(self.running, Ordering::Relaxed);
+        metrics.concurrent.set(i64::from(self.running));
+        let share = f64::from(self.running) / f64::from(self.profile.slots);
+        metrics.utilization.set(100.0 * share);
+    }
+}

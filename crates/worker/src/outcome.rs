@@ -1,0 +1,188 @@
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use domain::ExecutionId;
+use domain::limits::{MAX_ERROR_BYTES, MAX_ERROR_CLASS_BYTES, MAX_OUTPUT_BYTES, cut_text};
+use proto::v1;
+
+use crate::handler::{HandlerError, Output};
+
+/// How an attempt ended, as the worker saw it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The handler returned.
+    Done(Output),
+    /// It returned an error.
+    Failed(HandlerError),
+    /// It panicked.
+    Panicked(String),
+    /// It was stopped for running longer than this.
+    TimedOut(Duration),
+    /// It was told to stop, and did before it was done.
+    Stopped,
+}
+
+/// What `worker_tasks_completed_total`, logs and spans call it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Status {
+    Success,
+    Failed,
+    Timeout,
+    Cancelled,
+}
+
+impl Status {
+    pub(crate) const ALL: [Self; 4] = [Self::Success, Self::Failed, Self::Timeout, Self::Cancelled];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::Failed => "FAILED",
+            Self::Timeout => "TIMEOUT",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+impl Outcome {
+    /// The handler's answer, held to the limits of the wire.
+    pub(crate) fn of_answer(answer: Result<Output, HandlerError>) -> Self {
+        match answer {
+            Ok(output) if output.body.len() > MAX_OUTPUT_BYTES => {
+                let message = format!(
+                    "{} bytes of output; at most {MAX_OUTPUT_BYTES} are kept",
+                    output.body.len()
+                );
+                Self::Failed(HandlerError::new("output_too_large", message).permanent())
+            }
+            Ok(output) => Self::Done(output),
+            Err(error) => Self::Failed(error),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Done(_) => Status::Success,
+            Self::Failed(_) | Self::Panicked(_) => Status::Failed,
+            Self::TimedOut(_) => Status::Timeout,
+            Self::Stopped => Status::Cancelled,
+        }
+    }
+
+    /// What went wrong, if anything.
+    pub(crate) fn error(&self) -> Option<HandlerError> {
+        match self {
+            Self::Done(_) | Self::Stopped => None,
+            Self::Failed(error) => Some(error.clone()),
+            Self::Panicked(message) => Some(HandlerError::new("panic", message.clone())),
+            Self::TimedOut(limit) => {
+                let message = format!("ran longer than its timeout of {limit:?} and was stopped");
+                Some(HandlerError::new("timeout", message))
+            }
+        }
+    }
+
+    fn result(&self) -> v1::AttemptResult {
+        match self {
+            Self::Done(_) => v1::AttemptResult::Success,
+            Self::Failed(_) => v1::AttemptResult::Error,
+            Self::Panicked(_) => v1::AttemptResult::Panic,
+            Self::TimedOut(_) => v1::AttemptResult::Timeout,
+            Self::Stopped => v1::AttemptResult::Returned,
+        }
+    }
+}
+
+/// What the schedulers are told of an attempt, kept until it is settled.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) execution_id: ExecutionId,
+    pub(crate) fence: u64,
+    pub(crate) result: v1::AttemptResult,
+    output: Bytes,
+    content_type: Cow<'static, str>,
+    error: Option<v1::AttemptError>,
+    waited: Duration,
+    ran: Duration,
+    ended: Instant,
+}
+
+/// When an attempt was where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) arrived: Instant,
+    /// `None`: it never began.
+    pub(crate) begun: Option<Instant>,
+    pub(crate) ended: Instant,
+}
+
+impl Times {
+    /// How long the handler ran.
+    pub(crate) fn ran(&self) -> Duration {
+        self.begun.map_or(Duration::ZERO, |begun| {
+            self.ended.saturating_duration_since(begun)
+        })
+    }
+
+    fn waited(&self) -> Duration {
+        self.begun
+            .unwrap_or(self.ended)
+            .saturating_duration_since(self.arrived)
+    }
+}
+
+impl Report {
+    pub(crate) fn new(
+        execution_id: ExecutionId,
+        fence: u64,
+        outcome: Outcome,
+        times: Times,
+    ) -> Self {
+        let result = outcome.result();
+        let error = outcome.error().map(attempt_error);
+        let output = if let Outcome::Done(output) = outcome {
+            output
+        } else {
+            Output::none()
+        };
+        Self {
+            execution_id,
+            fence,
+            result,
+            output: output.body,
+            content_type: output.content_type,
+            error,
+            waited: times.waited(),
+            ran: times.ran(),
+            ended: times.ended,
+        }
+    }
+
+    /// As it is sent at this moment.
+    pub(crate) fn to_wire(&self, now: Instant) -> v1::Result {
+        v1::Result {
+            execution_id: Bytes::copy_from_slice(self.execution_id.as_bytes()),
+            fence: self.fence,
+            result: self.result.into(),
+            output: self.output.clone(),
+            output_content_type: self.content_type.to_string(),
+            error: self.error.clone(),
+            waited_us: micros(self.waited),
+            ran_us: micros(self.ran),
+            held_us: micros(now.saturating_duration_since(self.ended)),
+        }
+    }
+}
+
+fn attempt_error(error: HandlerError) -> v1::AttemptError {
+    v1::AttemptError {
+        class: cut_text(&error.class, MAX_ERROR_CLASS_BYTES),
+        message: cut_text(&error.message, MAX_ERROR_BYTES),
+        permanent: error.permanent,
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
