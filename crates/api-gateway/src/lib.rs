@@ -2,10 +2,11 @@
 //! nothing.
 //!
 //! A call passes `edge` (which observes and admits it, by `keys`), one method of `executions`, and then
-//! either `submission` (checked, routed, and sent together with others by `singles`), `reads` or `watch`.
+//! either `submission` (checked, routed, and sent by `singles` or `batch`), `reads` or `watch`.
 //! All of them ask `cluster_view` for the owner of a lane, which `view_watcher` keeps up to date.
 
 mod backoff;
+mod batch;
 mod cluster_view;
 mod config;
 mod edge;

@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use domain::Micros;
 use http::HeaderMap;
 use proto::internal::v1::RequestOrigin;
 use service::{HeadSampler, TraceContext, new_span_id, new_trace_id, parse_tracestate};
+
+/// A trace context's length on the wire.
+const WIRE_BYTES: usize = 25;
 
 /// A call's place in a trace.
 #[derive(Debug)]
@@ -93,13 +96,16 @@ impl RequestTrace {
         if self.parent_span_id.is_some() {
             return vec![first; items];
         }
-        const WIRE_BYTES: usize = 25;
-        let mut wire = BytesMut::with_capacity(items * WIRE_BYTES);
+        // One piece of memory for all: each origin holds its slice of it.
+        let mut wire = Vec::with_capacity(items * WIRE_BYTES);
+        wire.extend_from_slice(&first.trace_context);
+        for index in 1..items {
+            wire.extend_from_slice(&self.begin_item(index).to_wire());
+        }
+        let wire = Bytes::from(wire);
         let mut origins = vec![first; items];
-        for (index, origin) in origins.iter_mut().enumerate().skip(1) {
-            let context = self.begin_item(index);
-            wire.extend_from_slice(&context.to_wire());
-            origin.trace_context = wire.split().freeze();
+        for (index, origin) in origins.iter_mut().enumerate() {
+            origin.trace_context = wire.slice(index * WIRE_BYTES..(index + 1) * WIRE_BYTES);
         }
         origins
     }

@@ -36,7 +36,7 @@ struct Line {
 }
 
 struct Waiting {
-    item: ForwardedSubmission,
+    item: Box<ForwardedSubmission>,
     bytes: usize,
     verdict: oneshot::Sender<Verdict>,
 }
@@ -51,7 +51,7 @@ enum Place {
 impl SchedulerLink {
     /// Hands over one item, alone or with others. Its caller may give up at any time: an item that
     /// still waits isn't sent then, and those that travel with it aren't harmed.
-    pub(crate) async fn submit_single(self: &Arc<Self>, item: ForwardedSubmission) -> Verdict {
+    pub(crate) async fn submit_single(self: &Arc<Self>, item: Box<ForwardedSubmission>) -> Verdict {
         let place = self.singles.line().take_in(item);
         match place {
             Place::Goes(item) => {
@@ -76,7 +76,7 @@ impl SchedulerLink {
             };
             let (items, callers): (Vec<_>, Vec<_>) = batch
                 .into_iter()
-                .map(|waiting| (waiting.item, waiting.verdict))
+                .map(|waiting| (*waiting.item, waiting.verdict))
                 .unzip();
             tracing::debug!(event = "singles_forwarded", items = items.len(), "forward");
             // A caller that is gone can't be told; its item is taken all the same.
@@ -116,10 +116,10 @@ impl Singles {
 }
 
 impl Line {
-    fn take_in(&mut self, item: ForwardedSubmission) -> Place {
+    fn take_in(&mut self, item: Box<ForwardedSubmission>) -> Place {
         if !self.is_out {
             self.is_out = true;
-            return Place::Goes(Box::new(item));
+            return Place::Goes(item);
         }
         let bytes = item.encoded_len();
         if self.waiting.len() >= MAX_WAITING_ITEMS || self.bytes + bytes > MAX_WAITING_BYTES {
@@ -165,16 +165,16 @@ mod tests {
 
     use super::*;
 
-    fn item(payload: usize) -> ForwardedSubmission {
+    fn item(payload: usize) -> Box<ForwardedSubmission> {
         let payload = Bytes::from(vec![0; payload]);
         let submission = Submission {
             payload,
             ..Submission::default()
         };
-        ForwardedSubmission {
+        Box::new(ForwardedSubmission {
             submission: Some(submission),
             ..ForwardedSubmission::default()
-        }
+        })
     }
 
     fn wait(line: &mut Line, payload: usize) -> oneshot::Receiver<Verdict> {

@@ -91,7 +91,7 @@ impl Watch {
         };
         if let Some(problem) = last_word {
             // A client that is gone needs no last word.
-            let _ = client.try_send(Err(problem.into_status()));
+            let _ = client.send(Err(problem.into_status())).await;
         }
     }
 

@@ -8,7 +8,7 @@ pub mod v1 {
 /// What gateways and schedulers speak with each other.
 pub mod internal {
     /// `watchwork.internal.v1`.
-        pub mod v1 {
+    pub mod v1 {
         include!("generated/watchwork.internal.v1.rs");
     }
 }

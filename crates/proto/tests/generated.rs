@@ -31,6 +31,9 @@ fn generated_code_is_what_the_proto_files_say() {
     for package in ["watchwork.v1.rs", "watchwork.internal.v1.rs"] {
         let want = std::fs::read_to_string(fresh.path().join(package)).expect("generated");
         let have = std::fs::read_to_string(committed.join(package)).unwrap_or_default();
-        assert!(want == have, "{package} is stale: run `make proto` and commit the result");
+        assert!(
+            want == have,
+            "{package} is stale: run `make proto` and commit the result"
+        );
     }
 }

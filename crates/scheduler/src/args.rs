@@ -66,9 +66,18 @@ impl Args {
     /// Reads the secrets and refuses what contradicts itself.
     pub(crate) fn secrets(&self) -> anyhow::Result<Secrets> {
         let second = Duration::from_secs(1);
-        anyhow::ensure!(self.lane_lease >= 3 * second, "LANE_LEASE must be at least 3s");
-        anyhow::ensure!(self.worker_lease >= 3 * second, "WORKER_LEASE must be at least 3s");
-        anyhow::ensure!(self.due_horizon >= second, "DUE_HORIZON must be at least 1s");
+        anyhow::ensure!(
+            self.lane_lease >= 3 * second,
+            "LANE_LEASE must be at least 3s"
+        );
+        anyhow::ensure!(
+            self.worker_lease >= 3 * second,
+            "WORKER_LEASE must be at least 3s"
+        );
+        anyhow::ensure!(
+            self.due_horizon >= second,
+            "DUE_HORIZON must be at least 1s"
+        );
         let (url, file) = (self.database_url.clone(), self.database_url_file.clone());
         let database_url = Secret::resolve("DATABASE_URL", url, file)?;
         let (token, file) = (self.service_token.clone(), self.service_token_file.clone());
@@ -77,6 +86,9 @@ impl Args {
             service_token.len() >= 16,
             "SERVICE_TOKEN must have at least 16 characters"
         );
-        Ok(Secrets { database_url, service_token })
+        Ok(Secrets {
+            database_url,
+            service_token,
+        })
     }
 }

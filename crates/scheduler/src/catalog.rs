@@ -52,8 +52,16 @@ impl Catalog {
         tenant: i32,
         name: &str,
     ) -> Result<Option<Arc<Queue>>, Error> {
-        let find = async || Ok(self.database.queue_by_name(tenant, name).await?.map(Arc::new));
-        self.queues_by_name.get((tenant, name.to_owned()), find).await
+        let find = async || {
+            Ok(self
+                .database
+                .queue_by_name(tenant, name)
+                .await?
+                .map(Arc::new))
+        };
+        self.queues_by_name
+            .get((tenant, name.to_owned()), find)
+            .await
     }
 
     pub(crate) async fn queue(&self, number: i32) -> Result<Option<Arc<Queue>>, Error> {
@@ -73,7 +81,9 @@ impl Catalog {
     }
 
     pub(crate) async fn policy(&self, number: i32) -> Result<Option<RetryPolicy>, Error> {
-        self.policies.get(number, async || self.database.policy(number).await).await
+        self.policies
+            .get(number, async || self.database.policy(number).await)
+            .await
     }
 
     /// The number of a policy; an unknown one gets one.
@@ -82,7 +92,10 @@ impl Catalog {
             return Ok(number);
         }
         let number = self.database.policy_number(policy).await?;
-        let mut known = self.policy_numbers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .policy_numbers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         // A short list is searched faster than a map; a long one means that each policy is used once.
         if known.len() >= 256 {
             known.clear();
@@ -92,8 +105,14 @@ impl Catalog {
     }
 
     fn known_policy(&self, policy: &RetryPolicy) -> Option<i32> {
-        let known = self.policy_numbers.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().find(|(known, _)| known == policy).map(|(_, number)| *number)
+        let known = self
+            .policy_numbers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        known
+            .iter()
+            .find(|(known, _)| known == policy)
+            .map(|(_, number)| *number)
     }
 
     pub(crate) async fn key(&self, id: &str) -> Result<Option<Arc<ApiKey>>, Error> {
@@ -109,12 +128,17 @@ impl Catalog {
 
 /// Answers of the database, and until when each is believed.
 struct Cache<K, V> {
-    entries: RwLock<FxHashMap<K, (Option<V>, Option<Instant>)>>,
+    entries: RwLock<FxHashMap<K, Answer<V>>>,
 }
+
+/// What was found, or that nothing was; and until when that is believed, `None` for good.
+type Answer<V> = (Option<V>, Option<Instant>);
 
 impl<K, V> Default for Cache<K, V> {
     fn default() -> Self {
-        Self { entries: RwLock::default() }
+        Self {
+            entries: RwLock::default(),
+        }
     }
 }
 
@@ -141,7 +165,11 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
             return Ok(known);
         }
         let found = find().await?;
-        let until = if found.is_some() { lasts } else { Some(NONE_FOR) };
+        let until = if found.is_some() {
+            lasts
+        } else {
+            Some(NONE_FOR)
+        };
         let until = until.map(|lasts| Instant::now() + lasts);
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= MOST {
@@ -154,6 +182,8 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     fn fresh(&self, key: &K) -> Option<Option<V>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let (value, until) = entries.get(key)?;
-        until.is_none_or(|until| Instant::now() < until).then(|| value.clone())
+        until
+            .is_none_or(|until| Instant::now() < until)
+            .then(|| value.clone())
     }
 }

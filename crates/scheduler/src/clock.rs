@@ -15,7 +15,10 @@ pub(crate) struct DatabaseClock {
 impl DatabaseClock {
     pub(crate) fn new() -> Self {
         let now = Micros::from(std::time::SystemTime::now());
-        Self { begin: Instant::now(), offset: AtomicI64::new(now.0) }
+        Self {
+            begin: Instant::now(),
+            offset: AtomicI64::new(now.0),
+        }
     }
 
     /// The database said `time` in answer to a request sent at `sent`: take it for the middle of the
@@ -43,14 +46,20 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn passed_already() -> Self {
-        Self { begin: Instant::now(), until: AtomicI64::new(-1) }
+        Self {
+            begin: Instant::now(),
+            until: AtomicI64::new(-1),
+        }
     }
 
     /// A lease was renewed by a request sent at `sent`: counted from then, since the database may have
     /// counted from then, and short of a margin for clocks that run at different speeds.
     pub(crate) fn renewed(&self, sent: Instant, lease: Duration) {
         let until = sent.duration_since(self.begin) + lease - lease / 16;
-        self.until.store(i64::try_from(until.as_micros()).unwrap_or(i64::MAX), Ordering::Release);
+        self.until.store(
+            i64::try_from(until.as_micros()).unwrap_or(i64::MAX),
+            Ordering::Release,
+        );
     }
 
     /// Whether it has passed.
@@ -70,8 +79,13 @@ mod tests {
         assert!(deadline.has_passed());
         deadline.renewed(Instant::now(), Duration::from_secs(8));
         assert!(!deadline.has_passed());
-        let Some(long_ago) = Instant::now().checked_sub(Duration::from_millis(7_600)) else { return };
-        let late = Deadline { begin: long_ago, until: AtomicI64::new(-1) };
+        let Some(long_ago) = Instant::now().checked_sub(Duration::from_millis(7_600)) else {
+            return;
+        };
+        let late = Deadline {
+            begin: long_ago,
+            until: AtomicI64::new(-1),
+        };
         late.renewed(long_ago, Duration::from_secs(8));
         assert!(late.has_passed(), "7.5 s of 8 s are trusted");
     }

@@ -17,8 +17,8 @@ impl<'a> ShownKey<'a> {
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (id, secret) = text.strip_prefix("wk_")?.split_once('_')?;
         let id_ok = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let secret_ok = (32..=128).contains(&secret.len())
-            && secret.bytes().all(|b| b.is_ascii_alphanumeric());
+        let secret_ok =
+            (32..=128).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_alphanumeric());
         (id_ok && secret_ok).then_some(Self { id, secret })
     }
 
@@ -32,26 +32,41 @@ pub(crate) async fn check_worker<T>(
     catalog: &Catalog,
     request: &Request<T>,
 ) -> Result<i32, Status> {
-    let refused = || Status::unauthenticated("a valid worker key is needed: authorization: Bearer wk_…");
-    let shown = service::bearer(request.metadata()).and_then(ShownKey::parse).ok_or_else(refused)?;
-    let unavailable = |error: store::Error| Status::unavailable(format!("looking up the key: {error}"));
-    let key = catalog.key(shown.id).await.map_err(unavailable)?.ok_or_else(refused)?;
+    let refused =
+        || Status::unauthenticated("a valid worker key is needed: authorization: Bearer wk_…");
+    let shown = service::bearer(request.metadata())
+        .and_then(ShownKey::parse)
+        .ok_or_else(refused)?;
+    let unavailable =
+        |error: store::Error| Status::unavailable(format!("looking up the key: {error}"));
+    let key = catalog
+        .key(shown.id)
+        .await
+        .map_err(unavailable)?
+        .ok_or_else(refused)?;
     if !bool::from(key.secret_sha256.ct_eq(&shown.sha256())) {
         return Err(refused());
     }
     if !key.scopes.contains(&WORKER_SCOPE) {
-        return Err(Status::permission_denied("the key has not the scope worker"));
+        return Err(Status::permission_denied(
+            "the key has not the scope worker",
+        ));
     }
     Ok(key.tenant)
 }
 
 /// Lets only the installation's own services in.
-pub(crate) fn check_service(token: &str, request: &tonic::metadata::MetadataMap) -> Result<(), Status> {
+pub(crate) fn check_service(
+    token: &str,
+    request: &tonic::metadata::MetadataMap,
+) -> Result<(), Status> {
     let shown = service::bearer(request).unwrap_or_default();
     if bool::from(shown.as_bytes().ct_eq(token.as_bytes())) {
         return Ok(());
     }
-    Err(Status::unauthenticated("the installation's service token is needed"))
+    Err(Status::unauthenticated(
+        "the installation's service token is needed",
+    ))
 }
 
 #[cfg(test)]
@@ -64,7 +79,13 @@ mod tests {
         let text = format!("wk_0123456789abcdef_{secret}");
         let key = ShownKey::parse(&text).unwrap();
         assert_eq!((key.id, key.secret), ("0123456789abcdef", secret.as_str()));
-        for bad in ["", "wk_", "wk_0123456789abcdef", "wk_0123456789ABCDEF_SSSS", &text[..40]] {
+        for bad in [
+            "",
+            "wk_",
+            "wk_0123456789abcdef",
+            "wk_0123456789ABCDEF_SSSS",
+            &text[..40],
+        ] {
             assert!(ShownKey::parse(bad).is_none(), "{bad}");
         }
     }

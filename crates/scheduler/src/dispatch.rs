@@ -53,7 +53,9 @@ impl<'a> Turns<'a> {
     pub(crate) fn new(round: &'a mut Round, candidates: Vec<Candidate>) -> Self {
         let mut rings: [Ring; Priority::ALL.len()] = Default::default();
         for candidate in candidates {
-            rings[place(candidate.class.priority)].candidates.push(candidate);
+            rings[place(candidate.class.priority)]
+                .candidates
+                .push(candidate);
         }
         Self { round, rings }
     }
@@ -61,7 +63,9 @@ impl<'a> Turns<'a> {
     /// The line whose turn it is.
     pub(crate) fn next(&mut self) -> Option<(Priority, &Candidate)> {
         let rings = &self.rings;
-        let priority = self.round.next(|p| !rings[place(p)].candidates.is_empty())?;
+        let priority = self
+            .round
+            .next(|p| !rings[place(p)].candidates.is_empty())?;
         let ring = &mut self.rings[place(priority)];
         ring.next = (ring.next + 1) % ring.candidates.len();
         Some((priority, &ring.candidates[ring.next]))
@@ -98,12 +102,18 @@ impl Servings {
             self.known.clear();
         }
         let serves = |session: &Arc<Session>| {
-            *self.known.entry((session.number, class)).or_insert_with(|| {
-                session.capabilities.serve(class.tenant, queue, job_type)
-            })
+            *self
+                .known
+                .entry((session.number, class))
+                .or_insert_with(|| session.capabilities.serve(class.tenant, queue, job_type))
         };
         let mut serves = serves;
-        sessions.iter().enumerate().filter(|(_, session)| serves(session)).map(|(i, _)| i).collect()
+        sessions
+            .iter()
+            .enumerate()
+            .filter(|(_, session)| serves(session))
+            .map(|(i, _)| i)
+            .collect()
     }
 }
 
@@ -112,8 +122,17 @@ mod tests {
     use super::*;
 
     fn candidate(queue: i32, priority: Priority) -> Candidate {
-        let class = Class { tenant: 1, queue, priority, job_type: 1 };
-        Candidate { lane: LaneId(0), class, sessions: vec![0] }
+        let class = Class {
+            tenant: 1,
+            queue,
+            priority,
+            job_type: 1,
+        };
+        Candidate {
+            lane: LaneId(0),
+            class,
+            sessions: vec![0],
+        }
     }
 
     #[test]

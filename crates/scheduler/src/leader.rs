@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 use store::{Election, Error, Term, TermHolder};
 use tokio_util::sync::CancellationToken;
 
+use crate::group::within;
 use crate::shared::Shared;
 
 /// How often a follower looks whether there is a leader, and everybody at the windows.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the database may take for a turn. A turn that is cut off loses its connection, never a
+/// transaction: what it had begun is rolled back.
+const LIMIT: Duration = Duration::from_secs(6);
 /// The longest back-off, in hours: its due entry must find a window.
 const REACH_HOURS: i32 = 25;
 
@@ -33,7 +37,14 @@ impl Leader {
     ) -> Self {
         let lease = holder.lease;
         let election = Election::new(shared.database.clone(), holder);
-        Self { shared, election, lease, lanes, window_hours, term: None }
+        Self {
+            shared,
+            election,
+            lease,
+            lanes,
+            window_hours,
+            term: None,
+        }
     }
 
     /// Leads whenever nobody else does, until the shutdown.
@@ -45,7 +56,7 @@ impl Leader {
                 _ = looks.tick() => {}
                 () = shutdown.cancelled() => break,
             }
-            if let Err(error) = self.turn().await {
+            if let Err(error) = within(LIMIT, self.turn()).await {
                 self.step_down(&error.to_string());
             }
             if let Err(error) = self.look_at_windows().await {
@@ -63,9 +74,13 @@ impl Leader {
     /// One look: campaign or renew, and the duties. Renewal comes after the duties have been done, so
     /// that a leader whose work hangs doesn't keep the lead.
     async fn turn(&mut self) -> Result<(), Error> {
-        let Some((term, sent)) = self.term.clone() else { return self.campaign().await };
+        let Some((term, sent)) = self.term.clone() else {
+            return self.campaign().await;
+        };
         if sent.elapsed() >= self.lease - self.lease / 16 {
-            return Err(Error::TermOver { epoch: term.epoch() });
+            return Err(Error::TermOver {
+                epoch: term.epoch(),
+            });
         }
         self.duties(&term).await?;
         if sent.elapsed() >= self.lease / 4 {
@@ -78,7 +93,9 @@ impl Leader {
 
     async fn campaign(&mut self) -> Result<(), Error> {
         let sent = Instant::now();
-        let Some(term) = self.election.campaign().await? else { return Ok(()) };
+        let Some(term) = self.election.campaign().await? else {
+            return Ok(());
+        };
         let epoch = term.epoch();
         self.shared.metrics.is_leader.set(1);
         self.shared.metrics.transitions.inc();
@@ -92,7 +109,8 @@ impl Leader {
     async fn duties(&mut self, term: &Term) -> Result<(), Error> {
         let width = i32::from(self.window_hours);
         let current = self.shared.clock.now().hour().0.div_euclid(width) * width;
-        let needed = (current + 4 * width - 1).max(self.shared.clock.now().hour().0 + REACH_HOURS - 1);
+        let needed =
+            (current + 4 * width - 1).max(self.shared.clock.now().hour().0 + REACH_HOURS - 1);
         if !self.shared.windows.borrow().covers(domain::Hour(needed)) {
             let made = self.election.make_windows(term, width, REACH_HOURS).await?;
             if made > 0 {
@@ -126,6 +144,10 @@ impl Leader {
         self.shared.metrics.is_leader.set(0);
         self.shared.metrics.epoch.set(0);
         self.shared.metrics.transitions.inc();
-        tracing::warn!(event = "leadership_lost", reason, "this scheduler leads no more");
+        tracing::warn!(
+            event = "leadership_lost",
+            reason,
+            "this scheduler leads no more"
+        );
     }
 }

@@ -9,6 +9,7 @@ mod dispatch;
 mod group;
 mod leader;
 mod lifecycle;
+mod line_families;
 mod line_metrics;
 mod log_budget;
 mod metrics;

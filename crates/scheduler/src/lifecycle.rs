@@ -15,10 +15,18 @@ pub(crate) fn tell(shared: &Shared, effects: &Effects, begin: SystemTime) {
         return;
     }
     let end = SystemTime::now();
-    for (known, arrived) in effects.accepted.iter().filter(|(known, _)| known.work.is_sampled()) {
+    for (known, arrived) in effects
+        .accepted
+        .iter()
+        .filter(|(known, _)| known.work.is_sampled())
+    {
         emit_acceptance(shared, known, (*arrived, begin, end));
     }
-    for task in effects.claimed.iter().filter(|task| task.known.work.is_sampled()) {
+    for task in effects
+        .claimed
+        .iter()
+        .filter(|task| task.known.work.is_sampled())
+    {
         emit_wait(shared, task, end);
     }
 }
@@ -28,43 +36,72 @@ fn emit_acceptance(
     known: &Known,
     (arrived, begin, end): (SystemTime, SystemTime, SystemTime),
 ) {
-    let Some(trace) = known.work.head.trace else { return };
+    let Some(trace) = known.work.head.trace else {
+        return;
+    };
     let schedule_job = lifecycle_span_id(known.id, 0, "schedule_job");
     let mut gateway_span = [0; 8];
     gateway_span.copy_from_slice(&trace[16..24]);
     let id = known.id.to_string();
     let queue = known.work.queue.name.clone();
-    let span = Span { shared, known, trace };
-    span.emit("schedule_job", (SpanKind::Server, schedule_job, Some(gateway_span)), (arrived, end), vec![
-        KeyValue::new("job_id", id.clone()),
-        KeyValue::new("execution_id", id.clone()),
-        KeyValue::new("messaging.system", "watchwork"),
-    ]);
+    let span = Span {
+        shared,
+        known,
+        trace,
+    };
+    span.emit(
+        "schedule_job",
+        (SpanKind::Server, schedule_job, Some(gateway_span)),
+        (arrived, end),
+        vec![
+            KeyValue::new("job_id", id.clone()),
+            KeyValue::new("execution_id", id.clone()),
+            KeyValue::new("messaging.system", "watchwork"),
+        ],
+    );
     let enqueue = lifecycle_span_id(known.id, 0, "queue_enqueue");
-    span.emit("queue_enqueue", (SpanKind::Producer, enqueue, Some(schedule_job)), (begin, end), vec![
-        KeyValue::new("queue", queue.clone()),
-        KeyValue::new("partition", i64::from(known.id.lane().0)),
-        KeyValue::new("messaging.system", "watchwork"),
-        KeyValue::new("messaging.destination.name", queue),
-        KeyValue::new("messaging.operation.name", "task:submit"),
-        KeyValue::new("messaging.operation.type", "send"),
-        KeyValue::new("messaging.message.id", id),
-    ]);
+    span.emit(
+        "queue_enqueue",
+        (SpanKind::Producer, enqueue, Some(schedule_job)),
+        (begin, end),
+        vec![
+            KeyValue::new("queue", queue.clone()),
+            KeyValue::new("partition", i64::from(known.id.lane().0)),
+            KeyValue::new("messaging.system", "watchwork"),
+            KeyValue::new("messaging.destination.name", queue),
+            KeyValue::new("messaging.operation.name", "task:submit"),
+            KeyValue::new("messaging.operation.type", "send"),
+            KeyValue::new("messaging.message.id", id),
+        ],
+    );
 }
 
 /// The time that it waited in its queue, ending with its claim.
 fn emit_wait(shared: &Shared, task: &ClaimedTask, end: SystemTime) {
-    let Some(trace) = task.known.work.head.trace else { return };
+    let Some(trace) = task.known.work.head.trace else {
+        return;
+    };
     let enqueue = lifecycle_span_id(task.known.id, 0, "queue_enqueue");
     let wait = lifecycle_span_id(task.known.id, task.fence, "queue_wait");
     let waited = shared.clock.now().since(task.enqueued);
-    let start = end.checked_sub(waited.max(Duration::from_micros(1))).unwrap_or(end);
-    let span = Span { shared, known: &task.known, trace };
-    span.emit("queue_wait", (SpanKind::Internal, wait, Some(enqueue)), (start, end), vec![
-        KeyValue::new("queue", task.known.work.queue.name.clone()),
-        KeyValue::new("attempt", i64::from(task.attempt)),
-        KeyValue::new("worker_id", task.session.worker_id.to_string()),
-    ]);
+    let start = end
+        .checked_sub(waited.max(Duration::from_micros(1)))
+        .unwrap_or(end);
+    let span = Span {
+        shared,
+        known: &task.known,
+        trace,
+    };
+    span.emit(
+        "queue_wait",
+        (SpanKind::Internal, wait, Some(enqueue)),
+        (start, end),
+        vec![
+            KeyValue::new("queue", task.known.work.queue.name.clone()),
+            KeyValue::new("attempt", i64::from(task.attempt)),
+            KeyValue::new("worker_id", task.session.worker_id.to_string()),
+        ],
+    );
 }
 
 struct Span<'a> {
@@ -84,7 +121,14 @@ impl Span<'_> {
         let mut trace_id = [0; 16];
         trace_id.copy_from_slice(&self.trace[..16]);
         let parent_is_remote = matches!(kind, SpanKind::Server);
-        let tracestate = self.known.work.head.tracestate.as_deref().unwrap_or_default().to_owned();
+        let tracestate = self
+            .known
+            .work
+            .head
+            .tracestate
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned();
         self.shared.spans.emit(SpanRecord {
             name,
             kind,

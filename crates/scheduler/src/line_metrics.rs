@@ -37,7 +37,10 @@ struct LineMetrics {
 
 impl LinesMetrics {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, lines: FxHashMap::default() }
+        Self {
+            metrics,
+            lines: FxHashMap::default(),
+        }
     }
 
     pub(crate) fn accepted(&mut self, accepted: &[(Known, SystemTime)]) {
@@ -65,7 +68,8 @@ impl LinesMetrics {
             let line = self.line(work.class(), work);
             line.dequeued.inc();
             line.dispatched.inc();
-            line.to_dispatch.observe(at.since(work_due(task)).as_secs_f64());
+            line.to_dispatch
+                .observe(at.since(work_due(task)).as_secs_f64());
         }
     }
 
@@ -82,7 +86,9 @@ impl LinesMetrics {
 
     fn line(&mut self, class: Class, work: &Work) -> &LineMetrics {
         let metrics = &self.metrics;
-        self.lines.entry(class).or_insert_with(|| LineMetrics::new(metrics, class, work))
+        self.lines
+            .entry(class)
+            .or_insert_with(|| LineMetrics::new(metrics, class, work))
     }
 }
 
@@ -96,28 +102,45 @@ impl LineMetrics {
         let job = job_type;
         let line = [queue, priority];
         Self {
-            dispatched: families.dispatched.with_label_values(&[priority, queue]),
-            enqueued: families.enqueued.with_label_values(&line),
-            dequeued: families.dequeued.with_label_values(&line),
-            acknowledged: families.acknowledged.with_label_values(&[queue]),
-            rejected: families.rejected.with_label_values(&[queue]),
-            retried: families.retried.with_label_values(&line),
-            reaped: families.reaped.with_label_values(&line),
+            dispatched: families
+                .queue
+                .dispatched
+                .with_label_values(&[priority, queue]),
+            enqueued: families.queue.enqueued.with_label_values(&line),
+            dequeued: families.queue.dequeued.with_label_values(&line),
+            acknowledged: families.queue.acknowledged.with_label_values(&[queue]),
+            rejected: families.queue.rejected.with_label_values(&[queue]),
+            retried: families.outcome.retried.with_label_values(&line),
+            reaped: families.outcome.reaped.with_label_values(&line),
             completed: STATUSES.map(|status| {
-                families.completed.with_label_values(&[job, job_type, queue, priority, status])
+                families
+                    .outcome
+                    .completed
+                    .with_label_values(&[job, job_type, queue, priority, status])
             }),
             attempts: AttemptResult::ALL.map(|result| {
-                families.attempts.with_label_values(&[job_type, queue, result.name()])
+                families
+                    .outcome
+                    .attempts
+                    .with_label_values(&[job_type, queue, result.name()])
             }),
-            duration: families.duration.with_label_values(&[job, job_type, queue]),
-            enqueue_to_start: families.enqueue_to_start.with_label_values(&[priority]),
-            to_dispatch: families.to_dispatch.with_label_values(&[queue]),
-            to_completion: families.to_completion.with_label_values(&[queue]),
+            duration: families
+                .outcome
+                .duration
+                .with_label_values(&[job, job_type, queue]),
+            enqueue_to_start: families
+                .outcome
+                .enqueue_to_start
+                .with_label_values(&[priority]),
+            to_dispatch: families.queue.to_dispatch.with_label_values(&[queue]),
+            to_completion: families.outcome.to_completion.with_label_values(&[queue]),
         }
     }
 
     fn end(&self, end: &Ended) {
-        let place = AttemptResult::ALL.iter().position(|result| *result == end.result);
+        let place = AttemptResult::ALL
+            .iter()
+            .position(|result| *result == end.result);
         if let Some(place) = place {
             self.attempts[place].inc();
         }
@@ -164,5 +187,9 @@ fn accepted_at(known: &Known) -> Micros {
 
 /// When it was meant to be handed out: at its acceptance, or, tried again, when it entered its line.
 fn work_due(task: &ClaimedTask) -> Micros {
-    if task.attempt == 1 { accepted_at(&task.known) } else { task.enqueued }
+    if task.attempt == 1 {
+        accepted_at(&task.known)
+    } else {
+        task.enqueued
+    }
 }

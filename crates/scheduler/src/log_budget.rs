@@ -23,7 +23,11 @@ pub(crate) struct LogBudget {
 
 impl LogBudget {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, second: Instant::now(), spent: 0 }
+        Self {
+            metrics,
+            second: Instant::now(),
+            spent: 0,
+        }
     }
 
     fn admits(&mut self, work: &Work) -> bool {
@@ -64,7 +68,10 @@ impl LogBudget {
     /// Success is the worker's line to write; what is tried again or given up is this one's.
     pub(crate) fn ended(&mut self, ended: &Ended) {
         let (id, work) = (ended.known.id, &ended.known.work);
-        let error = ended.error.as_ref().map(|(class, message)| format!("{class}: {message}"));
+        let error = ended
+            .error
+            .as_ref()
+            .map(|(class, message)| format!("{class}: {message}"));
         let reason = format!("{:?}", ended.decision.reason);
         match ended.decision.verdict {
             Verdict::Close(domain::FinalState::Succeeded) => {}
@@ -84,7 +91,12 @@ impl LogBudget {
 }
 
 fn in_trace(work: &Work, line: impl FnOnce()) {
-    match work.head.trace.as_ref().and_then(|trace| TraceContext::from_wire(trace)) {
+    match work
+        .head
+        .trace
+        .as_ref()
+        .and_then(|trace| TraceContext::from_wire(trace))
+    {
         Some(context) => context.enter(line),
         None => line(),
     }

@@ -9,5 +9,7 @@ use service::ServiceName;
 fn main() -> ExitCode {
     let args = Args::parse();
     let service = args.service.clone();
-    service::run(ServiceName::Scheduler, service, |process| scheduler::serve(process, args))
+    service::run(ServiceName::Scheduler, service, |process| {
+        scheduler::serve(process, args)
+    })
 }

@@ -5,11 +5,10 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
     Registry,
 };
-use service::{LabelGuard, seconds_buckets};
+use service::seconds_buckets;
 use store::QueryTimes;
 
-/// Distinct queues, types and jobs that histograms tell apart.
-const NAMES: usize = 200;
+use crate::line_families::LineFamilies;
 
 /// The scheduler's metrics. Outcomes are counted after their commit.
 pub(crate) struct Metrics {
@@ -36,35 +35,22 @@ pub(crate) struct Metrics {
     pub(crate) lines: LineFamilies,
 }
 
-/// Families whose labels are a line's: resolved once for each line.
-pub(crate) struct LineFamilies {
-    pub(crate) dispatched: IntCounterVec,
-    pub(crate) enqueued: IntCounterVec,
-    pub(crate) dequeued: IntCounterVec,
-    pub(crate) acknowledged: IntCounterVec,
-    pub(crate) rejected: IntCounterVec,
-    pub(crate) completed: IntCounterVec,
-    pub(crate) attempts: IntCounterVec,
-    pub(crate) retried: IntCounterVec,
-    pub(crate) reaped: IntCounterVec,
-    pub(crate) duration: HistogramVec,
-    pub(crate) enqueue_to_start: HistogramVec,
-    pub(crate) to_dispatch: HistogramVec,
-    pub(crate) to_completion: HistogramVec,
-    pub(crate) queue_names: LabelGuard,
-    pub(crate) type_names: LabelGuard,
-}
-
 impl Metrics {
     pub(crate) fn new(registry: &Registry, scheduler_id: &str) -> anyhow::Result<Arc<Self>> {
         let all = Families { registry };
-        let own = Own { registry, scheduler_id };
+        let own = Own {
+            registry,
+            scheduler_id,
+        };
         let metrics = Self {
             polling: own.histogram(
                 "scheduler_polling_duration_seconds",
                 "One read of due entries.",
             )?,
-            polled: own.counter("scheduler_jobs_polled_total", "Due entries that became eligible.")?,
+            polled: own.counter(
+                "scheduler_jobs_polled_total",
+                "Due entries that became eligible.",
+            )?,
             dispatch_latency: own.histogram(
                 "scheduler_dispatch_latency_seconds",
                 "From eligible (due, enqueued) to handed to a worker.",
@@ -74,7 +60,10 @@ impl Metrics {
                 "scheduler_leadership_transitions_total",
                 "Times that the lead was gained or lost.",
             )?,
-            epoch: own.gauge("scheduler_leader_epoch", "The fencing epoch held, 0 for none.")?,
+            epoch: own.gauge(
+                "scheduler_leader_epoch",
+                "The fencing epoch held, 0 for none.",
+            )?,
             heartbeat: own.seconds(
                 "scheduler_heartbeat_timestamp",
                 "When the scheduler last wrote that it lives, in unix seconds.",
@@ -92,7 +81,7 @@ impl Metrics {
             pool_in_use: all.gauge("database_pool_connections_in_use", "Pooled, in use.")?,
             pool_available: all.gauge("database_pool_connections_available", "Pooled, idle.")?,
             pool_max: all.gauge("database_pool_connections_max", "Pooled, at most.")?,
-            lines: LineFamilies::new(&all)?,
+            lines: LineFamilies::new(&all, &own)?,
         };
         Ok(Arc::new(metrics))
     }
@@ -118,85 +107,16 @@ pub(crate) fn query_times(registry: &Registry) -> anyhow::Result<QueryTimes> {
         queries.with_label_values(&[kind]);
     }
     Ok(Arc::new(move |name, kind, took| {
-        durations.with_label_values(&[name]).observe(took.as_secs_f64());
+        durations
+            .with_label_values(&[name])
+            .observe(took.as_secs_f64());
         queries.with_label_values(&[kind]).inc();
     }))
 }
 
-impl LineFamilies {
-    fn new(all: &Families<'_>) -> anyhow::Result<Self> {
-        let line = &["queue_name", "priority"];
-        let queue = &["queue_name"];
-        let typed = &["job_name", "job_type", "queue_name"];
-        let status = &["job_name", "job_type", "queue_name", "priority", "status"];
-        let result = &["job_type", "queue_name", "result"];
-        Ok(Self {
-            dispatched: all.counters(
-                "scheduler_jobs_dispatched_total",
-                "Executions handed to a worker.",
-                &["priority", "queue_name"],
-            )?,
-            enqueued: all.counters(
-                "queue_messages_enqueued_total",
-                "Executions that entered QUEUED.",
-                line,
-            )?,
-            dequeued: all.counters("queue_messages_dequeued_total", "Executions claimed.", line)?,
-            acknowledged: all.counters(
-                "queue_messages_acknowledged_total",
-                "Claimed executions that came back as success.",
-                queue,
-            )?,
-            rejected: all.counters(
-                "queue_messages_rejected_total",
-                "Claimed executions that came back as anything else.",
-                queue,
-            )?,
-            completed: all.counters(
-                "executions_completed_total",
-                "What outcomes made of executions, RETRY included.",
-                status,
-            )?,
-            attempts: all.counters(
-                "execution_attempts_total",
-                "Attempts, by how they ended.",
-                result,
-            )?,
-            retried: all.counters("executions_retried_total", "Executions to be retried.", line)?,
-            reaped: all.counters(
-                "executions_reaped_total",
-                "Executions taken back from a lost worker.",
-                line,
-            )?,
-            duration: all.histograms(
-                "execution_duration_seconds",
-                "Run time of one attempt.",
-                typed,
-            )?,
-            enqueue_to_start: all.histograms(
-                "enqueue_to_start_seconds",
-                "From enqueued to a worker's begin.",
-                &["priority"],
-            )?,
-            to_dispatch: all.histograms(
-                "schedule_to_dispatch_seconds",
-                "From the scheduled time to handed out.",
-                queue,
-            )?,
-            to_completion: all.histograms(
-                "schedule_to_completion_seconds",
-                "From the scheduled time to the final state.",
-                queue,
-            )?,
-            queue_names: LabelGuard::new("queue_name", NAMES, all.registry),
-            type_names: LabelGuard::new("job_type", NAMES, all.registry),
-        })
-    }
-}
-
 /// Makes and registers families.
-struct Families<'a> {
-    registry: &'a Registry,
+pub(crate) struct Families<'a> {
+    pub(crate) registry: &'a Registry,
 }
 
 impl Families<'_> {
@@ -208,18 +128,31 @@ impl Families<'_> {
         register(self.registry, IntGauge::new(name, help)?)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> anyhow::Result<IntCounterVec> {
-        register(self.registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+    pub(crate) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> anyhow::Result<IntCounterVec> {
+        register(
+            self.registry,
+            IntCounterVec::new(Opts::new(name, help), labels)?,
+        )
     }
 
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> anyhow::Result<HistogramVec> {
+    pub(crate) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> anyhow::Result<HistogramVec> {
         let opts = HistogramOpts::new(name, help).buckets(seconds_buckets());
         register(self.registry, HistogramVec::new(opts, labels)?)
     }
 }
 
 /// Makes and registers what carries this scheduler's id.
-struct Own<'a> {
+pub(crate) struct Own<'a> {
     registry: &'a Registry,
     scheduler_id: &'a str,
 }
@@ -231,6 +164,18 @@ impl Own<'_> {
 
     fn counter(&self, name: &str, help: &str) -> anyhow::Result<IntCounter> {
         register(self.registry, IntCounter::with_opts(self.opts(name, help))?)
+    }
+
+    pub(crate) fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> anyhow::Result<IntCounterVec> {
+        register(
+            self.registry,
+            IntCounterVec::new(self.opts(name, help), labels)?,
+        )
     }
 
     fn gauge(&self, name: &str, help: &str) -> anyhow::Result<IntGauge> {

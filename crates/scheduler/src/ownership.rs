@@ -7,17 +7,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use domain::LaneId;
 use proto::v1::{ClusterView, SchedulerAddress, work_response};
-use store::{Claimant, Error, LeaseKeeper, Membership, Writer};
+use store::{Claimant, Error, LaneLease, LeaseKeeper, Membership, Writer};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::group::{Adopted, Input};
+use crate::group::{Adopted, Input, within};
 use crate::shared::{Groups, Shared};
 
 /// How often the leases are renewed: a lease outlives two lost renewals.
 const RENEWALS_PER_LEASE: u32 = 4;
 /// How often membership is looked at, and with it what is there to take.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long the database may take to answer about leases.
+const LIMIT: Duration = Duration::from_secs(4);
 
 /// Keeps the lanes of one scheduler.
 pub(crate) struct LaneKeeper {
@@ -29,9 +32,12 @@ pub(crate) struct LaneKeeper {
     /// Lanes that a group had to drop.
     dropped: mpsc::UnboundedReceiver<Vec<LaneId>>,
     /// Lanes that were taken over, or couldn't be.
-    arrivals: (mpsc::UnboundedSender<Arrival>, mpsc::UnboundedReceiver<Arrival>),
-    /// Every lane whose lease is held: its epoch.
-    held: BTreeMap<LaneId, i64>,
+    arrivals: (
+        mpsc::UnboundedSender<Arrival>,
+        mpsc::UnboundedReceiver<Arrival>,
+    ),
+    /// Every lease that is held.
+    held: BTreeMap<LaneId, LaneLease>,
     /// Of those: the ones that are being taken over.
     coming: BTreeSet<LaneId>,
     /// Of those: the ones that a group has.
@@ -91,15 +97,20 @@ impl LaneKeeper {
             }
             tracing::warn!(event = "lease_trouble", %error, "leases can't be kept just now");
         }
-        self.shared.metrics.note_pool(self.shared.database.pool_use());
+        self.shared
+            .metrics
+            .note_pool(self.shared.database.pool_use());
     }
 
     async fn try_look(&mut self) -> Result<(), Error> {
         let every = self.claimant.lease / RENEWALS_PER_LEASE;
-        if self.renewed.is_none_or(|renewed| renewed.elapsed() >= every) {
+        if self
+            .renewed
+            .is_none_or(|renewed| renewed.elapsed() >= every)
+        {
             self.renew().await?;
         }
-        let membership = self.leases.membership(self.claimant.lease).await?;
+        let membership = within(LIMIT, self.leases.membership(self.claimant.lease)).await?;
         self.balance(&membership).await?;
         self.publish(&membership);
         self.take_over_what_came();
@@ -108,19 +119,29 @@ impl LaneKeeper {
 
     async fn renew(&mut self) -> Result<(), Error> {
         let sent = Instant::now();
-        let (lanes, now) = self.leases.renew(&self.claimant).await?;
+        let (lanes, now) = within(LIMIT, self.leases.renew(&self.claimant)).await?;
         self.shared.clock.set(now, sent);
         let lost: Vec<LaneId> = {
             let mine: BTreeSet<LaneId> = lanes.into_iter().collect();
-            self.held.keys().copied().filter(|lane| !mine.contains(lane)).collect()
+            self.held
+                .keys()
+                .copied()
+                .filter(|lane| !mine.contains(lane))
+                .collect()
         };
         if !lost.is_empty() {
-            tracing::warn!(event = "lanes_lost", lanes = lost.len(), "leases ran out before renewal");
+            tracing::warn!(
+                event = "lanes_lost",
+                lanes = lost.len(),
+                "leases ran out before renewal"
+            );
             self.let_go(&lost).await;
         }
         self.shared.deadline.renewed(sent, self.claimant.lease);
         self.renewed = Some(sent);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         self.shared.metrics.heartbeat.set(now.as_secs_f64());
         Ok(())
     }
@@ -131,14 +152,20 @@ impl LaneKeeper {
         let share = usize::from(self.lanes).div_ceil(live);
         if self.held.len() < share {
             let most = share - self.held.len();
-            for (lane, epoch) in self.leases.take(&self.claimant, most).await? {
-                self.held.insert(lane, epoch);
+            for lease in within(LIMIT, self.leases.take(&self.claimant, most)).await? {
+                self.held.insert(lease.lane, lease);
             }
         }
         if self.held.len() > share {
-            let surplus: Vec<LaneId> = self.held.keys().rev().take(self.held.len() - share).copied().collect();
+            let surplus: Vec<LaneId> = self
+                .held
+                .keys()
+                .rev()
+                .take(self.held.len() - share)
+                .copied()
+                .collect();
             self.let_go(&surplus).await;
-            self.leases.release(&self.claimant, &surplus).await?;
+            within(LIMIT, self.leases.release(&self.claimant, &surplus)).await?;
         }
         Ok(())
     }
@@ -147,7 +174,10 @@ impl LaneKeeper {
     async fn let_go(&mut self, lanes: &[LaneId]) {
         for lane in lanes {
             let (done, gone) = oneshot::channel();
-            self.groups.of(*lane).send(Input::Drop(vec![*lane], done)).await;
+            self.groups
+                .of(*lane)
+                .send(Input::Drop(vec![*lane], done))
+                .await;
             let _ = gone.await;
             self.held.remove(lane);
             self.adopted.remove(lane);
@@ -163,16 +193,19 @@ impl LaneKeeper {
 
     /// Begins to take over every lane whose lease is held and that no group has.
     fn take_over_what_came(&mut self) {
-        let wanting = |(lane, _): &(&LaneId, &i64)| {
-            !self.adopted.contains(*lane) && !self.coming.contains(*lane)
+        let wanting = |lease: &&LaneLease| {
+            !self.adopted.contains(&lease.lane) && !self.coming.contains(&lease.lane)
         };
-        let wanted: Vec<(LaneId, i64)> =
-            self.held.iter().filter(wanting).map(|(lane, epoch)| (*lane, *epoch)).collect();
+        let wanted: Vec<LaneLease> = self.held.values().filter(wanting).copied().collect();
         if wanted.is_empty() {
             return;
         }
-        self.coming.extend(wanted.iter().map(|(lane, _)| *lane));
-        tokio::spawn(take_over(Arc::clone(&self.shared), wanted, self.arrivals.0.clone()));
+        self.coming.extend(wanted.iter().map(|lease| lease.lane));
+        tokio::spawn(take_over(
+            Arc::clone(&self.shared),
+            wanted,
+            self.arrivals.0.clone(),
+        ));
     }
 
     async fn welcome(&mut self, Arrival { lane, adopted }: Arrival) {
@@ -184,6 +217,9 @@ impl LaneKeeper {
                 self.announce(lane);
             }
             Ok(_) => {}
+            Err(Error::LeaseOver { .. }) => {
+                self.held.remove(&lane);
+            }
             Err(error) => tracing::warn!(event = "take_over_failed", partition = lane.0, %error,
                 "the lane can't be taken over just now; trying again"),
         }
@@ -197,14 +233,19 @@ impl LaneKeeper {
         if view.lane_owners.get(place).is_none() {
             return;
         }
-        let own = view.schedulers.iter().position(|s| s.scheduler_id == self.claimant.id);
+        let own = view
+            .schedulers
+            .iter()
+            .position(|s| s.scheduler_id == self.claimant.id);
         let with_owner = |owner: u32| {
             let mut view = ClusterView::clone(&view);
             view.lane_owners[place] = owner;
             view
         };
         let without = with_owner(0);
-        let own = own.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0);
+        let own = own
+            .and_then(|place| u32::try_from(place + 1).ok())
+            .unwrap_or(0);
         let with = with_owner(own);
         for session in self.shared.sessions.all() {
             session.send(work_response::Message::ClusterView(without.clone()));
@@ -216,8 +257,13 @@ impl LaneKeeper {
     /// Tells gateways and workers who lives and who owns what, if that has changed.
     fn publish(&self, membership: &Membership) {
         let place = |holder: &str| {
-            let found = membership.schedulers.iter().position(|(id, _)| id == holder);
-            found.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0)
+            let found = membership
+                .schedulers
+                .iter()
+                .position(|(id, _)| id == holder);
+            found
+                .and_then(|place| u32::try_from(place + 1).ok())
+                .unwrap_or(0)
         };
         let owner = |lane: &store::LaneOwner| match &lane.holder {
             // A lane of one's own counts once a group has it.
@@ -225,10 +271,13 @@ impl LaneKeeper {
             Some(holder) => place(holder),
             None => 0,
         };
-        let schedulers = membership.schedulers.iter().map(|(id, address)| SchedulerAddress {
-            scheduler_id: id.clone(),
-            address: address.clone(),
-        });
+        let schedulers = membership
+            .schedulers
+            .iter()
+            .map(|(id, address)| SchedulerAddress {
+                scheduler_id: id.clone(),
+                address: address.clone(),
+            });
         let view = ClusterView {
             schedulers: schedulers.collect(),
             lane_owners: membership.lanes.iter().map(owner).collect(),
@@ -247,11 +296,15 @@ impl LaneKeeper {
         let lanes: Vec<LaneId> = self.held.keys().copied().collect();
         self.let_go(&lanes).await;
         let gone = async {
-            self.leases.release(&self.claimant, &lanes).await?;
-            self.leases.leave(&self.claimant).await
+            within(LIMIT, self.leases.release(&self.claimant, &lanes)).await?;
+            within(LIMIT, self.leases.leave(&self.claimant)).await
         };
         match gone.await {
-            Ok(()) => tracing::info!(event = "lanes_released", lanes = lanes.len(), "lanes given up"),
+            Ok(()) => tracing::info!(
+                event = "lanes_released",
+                lanes = lanes.len(),
+                "lanes given up"
+            ),
             Err(error) => tracing::warn!(%error, "lanes can't be given up: their leases run out"),
         }
     }
@@ -260,24 +313,26 @@ impl LaneKeeper {
 /// Takes lanes over, one after the other, and reads what runs in them.
 async fn take_over(
     shared: Arc<Shared>,
-    lanes: Vec<(LaneId, i64)>,
+    leases: Vec<LaneLease>,
     arrivals: mpsc::UnboundedSender<Arrival>,
 ) {
     let mut writer = Writer::new(shared.database.clone());
-    for (lane, epoch) in lanes {
-        let adopted = take_over_one(&shared, &mut writer, lane, epoch).await;
-        let _ = arrivals.send(Arrival { lane, adopted });
+    for lease in leases {
+        let adopted = take_over_one(&shared, &mut writer, &lease).await;
+        let _ = arrivals.send(Arrival {
+            lane: lease.lane,
+            adopted,
+        });
     }
 }
 
 async fn take_over_one(
     shared: &Shared,
     writer: &mut Writer,
-    lane: LaneId,
-    epoch: i64,
+    lease: &LaneLease,
 ) -> Result<Box<Adopted>, Error> {
-    let memory = writer.take_over(lane, epoch, shared.clock.now()).await?;
+    let lane = writer.take_over(lease, shared.clock.now()).await?;
     let windows = Arc::clone(&shared.windows.borrow());
-    let running = shared.known_running(&windows, &memory).await?;
-    Ok(Box::new(Adopted { lane: memory, running }))
+    let running = shared.known_running(&windows, &lane).await?;
+    Ok(Box::new(Adopted { lane, running }))
 }

@@ -18,7 +18,10 @@ pub(crate) struct Peers {
 impl Peers {
     pub(crate) fn new(service_token: &str) -> anyhow::Result<Self> {
         let authorization = format!("Bearer {service_token}").parse()?;
-        Ok(Self { authorization, channels: Mutex::default() })
+        Ok(Self {
+            authorization,
+            channels: Mutex::default(),
+        })
     }
 
     /// A client of the scheduler at this address.
@@ -34,13 +37,17 @@ impl Peers {
             }
         };
         let client = SchedulerServiceClient::new(channel);
-        Ok(client.max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES))
+        Ok(client
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES))
     }
 
     /// A request with the installation's credentials.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.authorization.clone());
+        request
+            .metadata_mut()
+            .insert("authorization", self.authorization.clone());
         request
     }
 }

@@ -94,8 +94,9 @@ impl Seed {
 
 impl SeedKey {
     fn stored(&self, tenant: i32) -> anyhow::Result<ApiKey> {
-        let shown = ShownKey::parse(&self.key)
-            .context("a key must be wk_ + 16 hex digits + _ + a secret of 32 to 128 letters and digits")?;
+        let shown = ShownKey::parse(&self.key).context(
+            "a key must be wk_ + 16 hex digits + _ + a secret of 32 to 128 letters and digits",
+        )?;
         let scopes = self.scopes.iter().map(|scope| match scope {
             Scope::Submit => KeyScope::Submit as i16,
             Scope::Read => KeyScope::Read as i16,

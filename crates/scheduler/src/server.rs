@@ -37,7 +37,10 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("LISTEN_ADDR {} can't be listened on", args.listen_addr))?;
     let port = listener.local_addr()?.port();
-    let address = args.advertise_address.clone().unwrap_or(format!("http://127.0.0.1:{port}"));
+    let address = args
+        .advertise_address
+        .clone()
+        .unwrap_or(format!("http://127.0.0.1:{port}"));
     let bell = Arc::new(Bell::new(usize::from(args.lane_groups)));
     let shared = share(&process, &args, database, &installation, &bell)?;
     let (groups, dropped) = start_groups(&shared, &bell, args.lane_groups);
@@ -49,8 +52,13 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
     };
     let leading = start_leader(&process, &args, &shared, &claimant, installation.lanes);
     let lanes = installation.lanes;
-    let keeper =
-        LaneKeeper::new(Arc::clone(&shared), groups.clone(), claimant, lanes, dropped);
+    let keeper = LaneKeeper::new(
+        Arc::clone(&shared),
+        groups.clone(),
+        claimant,
+        lanes,
+        dropped,
+    );
     let keeping = tokio::spawn(keeper.run(process.shutdown.clone()));
     tokio::spawn(watch_health(process.clone(), Arc::clone(&shared)));
     tracing::info!(event = "listening", address = format!("127.0.0.1:{port}"),
@@ -75,7 +83,9 @@ async fn open_database(
         .context("DATABASE_URL: the database can't be opened")?;
     let installation = database.install(args.lanes, rand::random()).await?;
     if let Some(path) = &args.seed_file {
-        Seed::read(path)?.plant(&database, installation.lanes).await?;
+        Seed::read(path)?
+            .plant(&database, installation.lanes)
+            .await?;
     }
     Ok((database, installation))
 }
@@ -179,7 +189,11 @@ async fn watch_health(process: Process, shared: Arc<Shared>) {
         };
         process.readiness.set("coordination", lease);
         let windows = shared.windows.borrow().covers(shared.clock.now().hour());
-        let windows = if windows { Ok(()) } else { Err("no leader has made windows".to_owned()) };
+        let windows = if windows {
+            Ok(())
+        } else {
+            Err("no leader has made windows".to_owned())
+        };
         process.readiness.set("windows", windows);
     }
 }

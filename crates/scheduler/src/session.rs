@@ -54,9 +54,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// How many more tasks it takes now; none while it isn't connected.
+    /// How many more tasks it takes now; none while it isn't connected, and none once its lease has run
+    /// out: one that hangs keeps its connection, and would be handed what was just taken from it.
     pub(crate) fn free(&self) -> u32 {
-        if self.gone.load(Ordering::Acquire) || !self.is_connected() {
+        if self.is_over() || !self.is_connected() {
             return 0;
         }
         let free = self.window.load(Ordering::Acquire) - self.under_way.load(Ordering::Acquire);
@@ -84,7 +85,8 @@ impl Session {
     /// Its lease lasts that much longer from now.
     pub(crate) fn renew(&self, lease: Duration) {
         let until = (self.begin.elapsed() + lease).as_micros();
-        self.lease_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Release);
+        self.lease_until
+            .store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// It said goodbye.
@@ -99,13 +101,17 @@ impl Session {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.lock_outbound().as_ref().is_some_and(|(_, outbound)| !outbound.is_closed())
+        self.lock_outbound()
+            .as_ref()
+            .is_some_and(|(_, outbound)| !outbound.is_closed())
     }
 
     /// Sends a message down its stream; lost if it isn't connected, which Hello sets right.
     pub(crate) fn send(&self, message: work_response::Message) {
         if let Some((_, outbound)) = &*self.lock_outbound() {
-            let _ = outbound.send(Ok(WorkResponse { message: Some(message) }));
+            let _ = outbound.send(Ok(WorkResponse {
+                message: Some(message),
+            }));
         }
     }
 
@@ -118,7 +124,10 @@ impl Session {
     /// A stream broke; unless a newer one is there already, nothing goes out any more.
     pub(crate) fn detach(&self, connection: u64) {
         let mut outbound = self.lock_outbound();
-        if outbound.as_ref().is_some_and(|(current, _)| *current == connection) {
+        if outbound
+            .as_ref()
+            .is_some_and(|(current, _)| *current == connection)
+        {
             *outbound = None;
         }
     }
@@ -144,10 +153,13 @@ impl Drop for Slot {
     }
 }
 
+/// A worker's name and its process's incarnation.
+type WorkerProcess = (String, [u8; 16]);
+
 /// All workers that this scheduler knows, until some time after their leases have run out.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    by_process: Mutex<HashMap<(String, [u8; 16]), Arc<Session>>>,
+    by_process: Mutex<HashMap<WorkerProcess, Arc<Session>>>,
     next: AtomicU64,
     bell: Arc<Bell>,
 }
@@ -155,7 +167,11 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Rings `bell` when a worker has room that it hadn't.
     pub(crate) fn new(bell: Arc<Bell>) -> Self {
-        Self { by_process: Mutex::default(), next: AtomicU64::new(1), bell }
+        Self {
+            by_process: Mutex::default(),
+            next: AtomicU64::new(1),
+            bell,
+        }
     }
 
     /// A number for a new session or connection.
@@ -172,7 +188,10 @@ impl Sessions {
         lease: Duration,
     ) -> Arc<Session> {
         let number = self.next_number();
-        let mut sessions = self.by_process.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self
+            .by_process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, session| session.is_connected() || !session.is_over());
         let key = (worker_id.to_owned(), incarnation);
         // One whose lease has run out was declared lost; what it comes back with is judged anew.
@@ -199,13 +218,23 @@ impl Sessions {
 
     /// Every session.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
-        let sessions = self.by_process.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self
+            .by_process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         sessions.values().cloned().collect()
     }
 
     /// Those that take more tasks now.
     pub(crate) fn with_room(&self) -> Vec<Arc<Session>> {
-        let sessions = self.by_process.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.values().filter(|session| session.free() > 0).cloned().collect()
+        let sessions = self
+            .by_process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        sessions
+            .values()
+            .filter(|session| session.free() > 0)
+            .cloned()
+            .collect()
     }
 }

@@ -64,7 +64,12 @@ impl Work {
         let head = &self.head;
         let (tenant, queue, priority, job_type) =
             (head.tenant, head.queue, head.priority, head.job_type);
-        Class { tenant, queue, priority, job_type }
+        Class {
+            tenant,
+            queue,
+            priority,
+            job_type,
+        }
     }
 
     /// Whether its trace is recorded.
@@ -75,7 +80,11 @@ impl Work {
     /// What it takes in memory, roughly.
     pub(crate) fn bytes(&self) -> usize {
         let head = &self.head;
-        let pairs = head.labels.iter().chain(&head.headers).map(|(k, v)| 64 + k.len() + v.len());
+        let pairs = head
+            .labels
+            .iter()
+            .chain(&head.headers)
+            .map(|(k, v)| 64 + k.len() + v.len());
         512 + head.payload.len() + pairs.sum::<usize>()
     }
 }
@@ -90,7 +99,8 @@ impl Shared {
         let (tenant, queue, job_type) = (head.tenant, head.queue, head.job_type);
         let policy = head.retry_policy;
         Ok(Work {
-            tenant: (self.catalog.tenant(tenant).await?).ok_or_else(|| missing("tenant", tenant))?,
+            tenant: (self.catalog.tenant(tenant).await?)
+                .ok_or_else(|| missing("tenant", tenant))?,
             queue: (self.catalog.queue(queue).await?).ok_or_else(|| missing("queue", queue))?,
             job_type: (self.catalog.job_type(job_type).await?)
                 .ok_or_else(|| missing("job_type", job_type))?,

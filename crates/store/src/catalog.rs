@@ -39,7 +39,12 @@ type QueueRow = (i32, i32, String, Vec<i16>);
 
 impl Queue {
     fn from_row((number, tenant, name, lanes): QueueRow) -> Self {
-        Self { number, tenant, name, lanes: lanes.into_iter().map(lane_id).collect() }
+        Self {
+            number,
+            tenant,
+            name,
+            lanes: lanes.into_iter().map(lane_id).collect(),
+        }
     }
 }
 
@@ -82,8 +87,11 @@ impl Database {
         const INSERT: &str = "insert into queue (tenant, name, lanes) values ($1, $2, $3)
              on conflict do nothing";
         let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
-        let statement =
-            sqlx::query(INSERT).bind(tenant).bind(name).bind(lanes).execute(&self.pool);
+        let statement = sqlx::query(INSERT)
+            .bind(tenant)
+            .bind(name)
+            .bind(lanes)
+            .execute(&self.pool);
         self.timed("queue_insert", "insert", statement).await?;
         Ok(())
     }
@@ -95,9 +103,14 @@ impl Database {
     pub async fn queue_by_name(&self, tenant: i32, name: &str) -> Result<Option<Queue>, Error> {
         const SELECT: &str =
             "select number, tenant, name, lanes from queue where tenant = $1 and name = $2";
-        let statement =
-            sqlx::query_as(SELECT).bind(tenant).bind(name).fetch_optional(&self.pool);
-        Ok(self.timed("queue_by_name", "select", statement).await?.map(Queue::from_row))
+        let statement = sqlx::query_as(SELECT)
+            .bind(tenant)
+            .bind(name)
+            .fetch_optional(&self.pool);
+        Ok(self
+            .timed("queue_by_name", "select", statement)
+            .await?
+            .map(Queue::from_row))
     }
 
     /// A queue by number.
@@ -106,8 +119,13 @@ impl Database {
     /// The database can't be reached.
     pub async fn queue_by_number(&self, queue: i32) -> Result<Option<Queue>, Error> {
         const SELECT: &str = "select number, tenant, name, lanes from queue where number = $1";
-        let statement = sqlx::query_as(SELECT).bind(queue).fetch_optional(&self.pool);
-        Ok(self.timed("queue_by_number", "select", statement).await?.map(Queue::from_row))
+        let statement = sqlx::query_as(SELECT)
+            .bind(queue)
+            .fetch_optional(&self.pool);
+        Ok(self
+            .timed("queue_by_number", "select", statement)
+            .await?
+            .map(Queue::from_row))
     }
 
     /// Makes job types known; those that are stay as they are. Tenant 0 announces them for all.
@@ -120,7 +138,10 @@ impl Database {
              select $1, n from unnest($2::text[]) n
              where not exists (select from job_type t where t.tenant = $1 and t.name = n)
              on conflict do nothing";
-        let statement = sqlx::query(INSERT).bind(tenant).bind(names).execute(&self.pool);
+        let statement = sqlx::query(INSERT)
+            .bind(tenant)
+            .bind(names)
+            .execute(&self.pool);
         self.timed("types_announce", "insert", statement).await?;
         Ok(())
     }
@@ -132,8 +153,10 @@ impl Database {
     pub async fn type_number(&self, tenant: i32, name: &str) -> Result<Option<i32>, Error> {
         const SELECT: &str = "select number from job_type where tenant in ($1, 0) and name = $2
              order by tenant desc limit 1";
-        let statement =
-            sqlx::query_scalar(SELECT).bind(tenant).bind(name).fetch_optional(&self.pool);
+        let statement = sqlx::query_scalar(SELECT)
+            .bind(tenant)
+            .bind(name)
+            .fetch_optional(&self.pool);
         self.timed("type_number", "select", statement).await
     }
 
@@ -174,7 +197,10 @@ impl Database {
         self.timed("policy_insert", "insert", insert).await?;
         let found = self.timed("policy_number", "select", find()).await?;
         let what = format!("{policy:?} vanished");
-        found.ok_or(Error::Inconsistent { table: "retry_policy", what })
+        found.ok_or(Error::Inconsistent {
+            table: "retry_policy",
+            what,
+        })
     }
 
     /// The retry policy of a number.
@@ -184,14 +210,23 @@ impl Database {
     pub async fn policy(&self, number: i32) -> Result<Option<RetryPolicy>, Error> {
         const SELECT: &str = "select max_attempts, initial_us, multiplier, max_us, jitter
              from retry_policy where number = $1";
-        let statement = sqlx::query_as(SELECT).bind(number).fetch_optional(&self.pool);
+        let statement = sqlx::query_as(SELECT)
+            .bind(number)
+            .fetch_optional(&self.pool);
         let row: Option<(i16, i64, f64, i64, bool)> =
             self.timed("policy", "select", statement).await?;
         let duration = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
-        Ok(row.map(|(attempts, initial, multiplier, max, jitter)| RetryPolicy {
-            max_attempts: u16::try_from(attempts).unwrap_or(1),
-            backoff: Backoff { initial: duration(initial), multiplier, max: duration(max), jitter },
-        }))
+        Ok(
+            row.map(|(attempts, initial, multiplier, max, jitter)| RetryPolicy {
+                max_attempts: u16::try_from(attempts).unwrap_or(1),
+                backoff: Backoff {
+                    initial: duration(initial),
+                    multiplier,
+                    max: duration(max),
+                    jitter,
+                },
+            }),
+        )
     }
 
     /// Makes a key, or makes an existing one of this id like it.
@@ -222,11 +257,18 @@ impl Database {
              where id = $1 and revoked_at is null";
         let statement = sqlx::query_as(SELECT).bind(id).fetch_optional(&self.pool);
         let row: Option<(Vec<u8>, i32, Vec<i16>)> = self.timed("key", "select", statement).await?;
-        let Some((secret, tenant, scopes)) = row else { return Ok(None) };
+        let Some((secret, tenant, scopes)) = row else {
+            return Ok(None);
+        };
         let secret_sha256 = secret.try_into().map_err(|_| Error::Inconsistent {
             table: "api_key",
             what: format!("{id}: its hash has not 32 bytes"),
         })?;
-        Ok(Some(ApiKey { id: id.to_owned(), secret_sha256, tenant, scopes }))
+        Ok(Some(ApiKey {
+            id: id.to_owned(),
+            secret_sha256,
+            tenant,
+            scopes,
+        }))
     }
 }

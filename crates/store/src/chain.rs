@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row as _};
 use uuid::Uuid;
 
-use crate::lane_lease::number;
+use crate::lane_lease::{LaneLease, number};
 use crate::timestamp::Timestamp;
 use crate::{Database, Error};
 
@@ -17,15 +17,15 @@ impl Database {
     pub(crate) async fn take_over(
         &self,
         connection: &mut PgConnection,
-        lane: LaneId,
-        epoch: i64,
+        lease: &LaneLease,
         now: Micros,
     ) -> Result<Lane, Error> {
+        let LaneLease { lane, epoch, .. } = *lease;
         let mut last = None;
         for _ in 0..TRIES {
             let mut memory = self.replay(connection, lane).await?;
             let rows = memory.take_over(epoch, now, Uuid::new_v4().as_u128());
-            match self.write_take_over(connection, &rows).await {
+            match self.write_take_over(connection, lease, &rows).await {
                 Ok(()) => {
                     apply_all(&mut memory, &rows)?;
                     return Ok(memory);
@@ -34,7 +34,10 @@ impl Database {
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or(Error::Inconsistent { table: "chain", what: format!("lane {lane}") }))
+        Err(last.unwrap_or(Error::Inconsistent {
+            table: "chain",
+            what: format!("lane {lane}"),
+        }))
     }
 
     pub(crate) async fn replay(
@@ -42,7 +45,8 @@ impl Database {
         connection: &mut PgConnection,
         lane: LaneId,
     ) -> Result<Lane, Error> {
-        const CHAIN: &str = "select n, batch, epoch, kind, jump_to, at, next_seq, submitted, claimed,
+        const CHAIN: &str =
+            "select n, batch, epoch, kind, jump_to, at, next_seq, submitted, claimed,
              finished, delta from chain where lane = $1 and n > $2 order by n limit $3";
         const PAGE: i64 = 2_000;
         let mut memory: Option<Lane> = None;
@@ -67,20 +71,43 @@ impl Database {
                 (_, Some(_)) => break,
                 (_, None) => {
                     let what = format!("lane {lane} has no rows");
-                    return Err(Error::Inconsistent { table: "chain", what });
+                    return Err(Error::Inconsistent {
+                        table: "chain",
+                        what,
+                    });
                 }
             }
         }
-        memory.ok_or(Error::Inconsistent { table: "chain", what: format!("lane {lane}") })
+        memory.ok_or(Error::Inconsistent {
+            table: "chain",
+            what: format!("lane {lane}"),
+        })
     }
 
     async fn write_take_over(
         &self,
         connection: &mut PgConnection,
+        lease: &LaneLease,
         rows: &[Row; 2],
     ) -> Result<(), Error> {
+        // The lock makes a successor wait for this transaction; see leader.rs for why it is the key's.
+        const LEASE: &str = "select 1 from lane_lease where lane = $1 and epoch = $2
+             and incarnation = $3 and expires_at > clock_timestamp() for key share";
         const THERE: &str = "select 1 from chain where lane = $1 and n = $2 and batch = $3";
         let mut transaction = connection.begin().await.map_err(Error::of("take_over"))?;
+        let valid = sqlx::query(LEASE)
+            .bind(number(lease.lane))
+            .bind(lease.epoch)
+            .bind(lease.incarnation)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(Error::of("take_over"))?;
+        if valid.is_none() {
+            return Err(Error::LeaseOver {
+                lane: lease.lane.0,
+                epoch: lease.epoch,
+            });
+        }
         let first = &rows[0];
         let there = sqlx::query(THERE)
             .bind(number(first.lane))
@@ -91,7 +118,10 @@ impl Database {
             .map_err(Error::of("take_over"))?;
         if there.is_none() {
             let detail = format!("row {} is gone", first.previous.n);
-            return Err(Error::Deposed { statement: "take_over", detail });
+            return Err(Error::Deposed {
+                statement: "take_over",
+                detail,
+            });
         }
         for row in rows {
             insert_unfenced(&mut transaction, row).await?;
@@ -101,10 +131,7 @@ impl Database {
 }
 
 /// Inserts a row whose place the caller has made sure of in this transaction.
-pub(crate) async fn insert_unfenced(
-    connection: &mut PgConnection,
-    row: &Row,
-) -> Result<(), Error> {
+pub(crate) async fn insert_unfenced(connection: &mut PgConnection, row: &Row) -> Result<(), Error> {
     const INSERT: &str = "insert into chain (lane, n, batch, epoch, kind, jump_to, at, next_seq,
          submitted, claimed, finished, delta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     sqlx::query(INSERT)
@@ -155,7 +182,10 @@ fn read_row(lane: LaneId, previous: Link, row: &PgRow) -> Result<Row, Error> {
     let delta: &[u8] = row.try_get(10).map_err(&read)?;
     Ok(Row {
         lane,
-        link: Link { n, batch: batch.as_u128() },
+        link: Link {
+            n,
+            batch: batch.as_u128(),
+        },
         previous,
         kind: RowKind::from_number(kind, jump_to.map(as_read)).map_err(unreadable)?,
         epoch: row.try_get(2).map_err(&read)?,
@@ -171,9 +201,14 @@ fn read_row(lane: LaneId, previous: Link, row: &PgRow) -> Result<Row, Error> {
 }
 
 fn apply_all(lane: &mut Lane, rows: &[Row]) -> Result<(), Error> {
-    rows.iter().try_for_each(|row| lane.apply(row)).map_err(misfit)
+    rows.iter()
+        .try_for_each(|row| lane.apply(row))
+        .map_err(misfit)
 }
 
 fn misfit(error: domain::lane::ApplyError) -> Error {
-    Error::Inconsistent { table: "chain", what: error.to_string() }
+    Error::Inconsistent {
+        table: "chain",
+        what: error.to_string(),
+    }
 }

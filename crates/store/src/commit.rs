@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::chain::as_stored;
 use crate::database::{Dedicated, Purpose};
-use crate::lane_lease::number;
+use crate::lane_lease::{LaneLease, number};
 use crate::timestamp::Timestamp;
 use crate::window::Table;
 use crate::{Database, Error, NewExecution, WindowMap};
@@ -105,7 +105,9 @@ impl Writer {
     /// [`Error::NoWindow`]: nothing was sent. [`Error::Deposed`]: nothing was committed, and somebody else
     /// wrote to one of the lanes. Anything else: whether it was committed is unknown.
     pub async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Result<(), Error> {
-        let Some(at) = batch.rows.first().map(|row| row.at) else { return Ok(()) };
+        let Some(at) = batch.rows.first().map(|row| row.at) else {
+            return Ok(());
+        };
         let mut statement = Statement::new(at);
         statement.chain(windows, &batch.rows)?;
         statement.executions(windows, &batch.executions)?;
@@ -114,7 +116,10 @@ impl Writer {
         let (sql, arguments) = statement.finish(batch.rows.len());
         let mut connection = self.0.take().await?;
         let query = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut connection);
-        self.0.database.timed("lane_commit", "insert", query).await?;
+        self.0
+            .database
+            .timed("lane_commit", "insert", query)
+            .await?;
         self.0.put_back(connection);
         Ok(())
     }
@@ -127,24 +132,31 @@ impl Writer {
         &mut self,
         windows: &WindowMap,
         lane: LaneId,
-        range: (DueMark, DueMark),
+        (after, upto): (DueMark, DueMark),
         limit: usize,
     ) -> Result<Vec<TimedEntry>, Error> {
         let mut connection = self.0.take().await?;
         let database = &self.0.database;
-        let entries = database.due_entries(&mut connection, windows, lane, range, limit).await?;
+        let entries = database
+            .due_entries(&mut connection, windows, (lane, after, upto), limit)
+            .await?;
         self.0.put_back(connection);
         Ok(entries)
     }
 
-    /// Takes a lane over whose lease was won with `epoch`: replays its chain, and writes the rows that
-    /// shut its old owner out. Waits for what the old owner has in flight.
+    /// Takes a lane over under a lease that holds: replays its chain, and writes the rows that shut its
+    /// old owner out. Waits for what the old owner has in flight.
     ///
     /// # Errors
-    /// The database can't be reached, the chain doesn't make sense, or the old owner keeps writing.
-    pub async fn take_over(&mut self, lane: LaneId, epoch: i64, now: Micros) -> Result<Lane, Error> {
+    /// [`Error::LeaseOver`]; or the database can't be reached, the chain doesn't make sense, or the old
+    /// owner keeps writing.
+    pub async fn take_over(&mut self, lease: &LaneLease, now: Micros) -> Result<Lane, Error> {
         let mut connection = self.0.take().await?;
-        let memory = self.0.database.take_over(&mut connection, lane, epoch, now).await?;
+        let memory = self
+            .0
+            .database
+            .take_over(&mut connection, lease, now)
+            .await?;
         self.0.put_back(connection);
         Ok(memory)
     }
@@ -175,14 +187,21 @@ const AT: &str = "$1";
 impl Statement {
     fn new(at: Micros) -> Self {
         let empty = (Vec::new(), Vec::new(), PgArguments::default());
-        let mut statement = Self { parts: empty.0, fences: empty.1, arguments: empty.2, count: 0 };
+        let mut statement = Self {
+            parts: empty.0,
+            fences: empty.1,
+            arguments: empty.2,
+            count: 0,
+        };
         statement.bind(Timestamp(at));
         statement
     }
 
     /// Adds an argument; gives its place.
     fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(&mut self, value: T) -> usize {
-        self.arguments.add(value).expect("numbers, bytes and checked text always encode");
+        self.arguments
+            .add(value)
+            .expect("numbers, bytes and checked text always encode");
         self.count += 1;
         self.count
     }
@@ -198,15 +217,28 @@ impl Statement {
     fn finish(mut self, rows: usize) -> (String, PgArguments) {
         let meant = self.bind(rows as i64);
         let inserted = self.fences.join(" + ");
-        let sql = format!("with {} select chain_fence({inserted}, ${meant})", self.parts.join(", "));
+        let sql = format!(
+            "with {} select chain_fence({inserted}, ${meant})",
+            self.parts.join(", ")
+        );
         (sql, self.arguments)
     }
 
     fn chain(&mut self, windows: &WindowMap, rows: &[Row]) -> Result<(), Error> {
         let place = |row: &Row| {
-            let (leaf, before) = (windows.chain_leaf(row.link.n)?, windows.chain_leaf(row.previous.n)?);
+            let (leaf, before) = (
+                windows.chain_leaf(row.link.n)?,
+                windows.chain_leaf(row.previous.n)?,
+            );
             // At a window's border the row before lies in another leaf: look it up through the parent.
-            Ok((leaf, if leaf == before { leaf } else { Table::Chain.name() }))
+            Ok((
+                leaf,
+                if leaf == before {
+                    leaf
+                } else {
+                    Table::Chain.name()
+                },
+            ))
         };
         for ((leaf, before), rows) in grouped(rows, place)? {
             self.chain_leaf(leaf, before, &rows);
@@ -285,7 +317,8 @@ impl Statement {
         let leaf = |due: &DueEntry| windows.leaf(Table::Due, due.entry.mark.due.hour());
         for (leaf, entries) in grouped(all, leaf)? {
             let columns = due_columns(self, &entries);
-            let names = "win, lane, due_at, seq, home, tenant, queue, priority, job_type, attempts, lost";
+            let names =
+                "win, lane, due_at, seq, home, tenant, queue, priority, job_type, attempts, lost";
             let part = format!("d{}", self.parts.len());
             self.parts.push(format!(
                 "{part} as (insert into {leaf} ({names}) select u.* from unnest({}) u ({names}))",
@@ -310,15 +343,42 @@ fn execution_columns(to: &mut Statement, new: &[&NewExecution]) -> [String; 18] 
         to.column("int2", each(heads, |h| h.priority as i16)),
         to.column("int8", each(heads, |h| crate::leader::micros(h.timeout))),
         to.column("int4", each(heads, |h| h.retry_policy)),
-        to.column("bytea", heads.iter().map(|h| h.trace.as_ref().map(|t| &t[..])).collect()),
-        to.column("bytea", heads.iter().map(|h| h.parent_span.as_ref().map(|s| &s[..])).collect()),
+        to.column(
+            "bytea",
+            heads
+                .iter()
+                .map(|h| h.trace.as_ref().map(|t| &t[..]))
+                .collect(),
+        ),
+        to.column(
+            "bytea",
+            heads
+                .iter()
+                .map(|h| h.parent_span.as_ref().map(|s| &s[..]))
+                .collect(),
+        ),
         to.column("timestamptz", each(heads, |h| h.request_at.map(Timestamp))),
-        to.column("text", heads.iter().map(|h| h.tracestate.as_deref()).collect()),
-        to.column("text", heads.iter().map(|h| h.correlation_id.as_deref()).collect()),
-        to.column("text", each(heads, |h| crate::execution::to_json(&h.labels))),
-        to.column("text", each(heads, |h| crate::execution::to_json(&h.headers))),
+        to.column(
+            "text",
+            heads.iter().map(|h| h.tracestate.as_deref()).collect(),
+        ),
+        to.column(
+            "text",
+            heads.iter().map(|h| h.correlation_id.as_deref()).collect(),
+        ),
+        to.column(
+            "text",
+            each(heads, |h| crate::execution::to_json(&h.labels)),
+        ),
+        to.column(
+            "text",
+            each(heads, |h| crate::execution::to_json(&h.headers)),
+        ),
         to.column("bytea", heads.iter().map(|h| &h.payload[..]).collect()),
-        to.column("text", heads.iter().map(|h| h.content_type.as_deref()).collect()),
+        to.column(
+            "text",
+            heads.iter().map(|h| h.content_type.as_deref()).collect(),
+        ),
     ]
 }
 
@@ -344,10 +404,19 @@ fn outcome_columns(to: &mut Statement, outcomes: &[&Outcome]) -> [String; 24] {
         to.column("int8", each(all, |o| o.run_us)),
         to.column("int8", each(all, |o| o.report_us)),
         to.column("timestamptz", each(all, |o| o.next_at.map(Timestamp))),
-        to.column("text", all.iter().map(|o| o.error_class.as_deref()).collect()),
-        to.column("text", all.iter().map(|o| o.error_message.as_deref()).collect()),
+        to.column(
+            "text",
+            all.iter().map(|o| o.error_class.as_deref()).collect(),
+        ),
+        to.column(
+            "text",
+            all.iter().map(|o| o.error_message.as_deref()).collect(),
+        ),
         to.column("bytea", all.iter().map(|o| o.output.as_deref()).collect()),
-        to.column("text", all.iter().map(|o| o.output_type.as_deref()).collect()),
+        to.column(
+            "text",
+            all.iter().map(|o| o.output_type.as_deref()).collect(),
+        ),
         to.column("bool", each(all, |o| o.trace_kept)),
     ]
 }
@@ -356,7 +425,10 @@ fn due_columns(to: &mut Statement, entries: &[&DueEntry]) -> [String; 11] {
     [
         to.column("int4", each(entries, |d| d.entry.mark.due.hour().0)),
         to.column("int2", each(entries, |d| number(d.lane))),
-        to.column("timestamptz", each(entries, |d| Timestamp(d.entry.mark.due))),
+        to.column(
+            "timestamptz",
+            each(entries, |d| Timestamp(d.entry.mark.due)),
+        ),
         to.column("int8", each(entries, |d| as_stored(d.entry.mark.seq))),
         to.column("int4", each(entries, |d| d.entry.home.0)),
         to.column("int4", each(entries, |d| d.entry.class.tenant)),

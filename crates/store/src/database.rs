@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::Error;
 
@@ -43,11 +43,20 @@ impl Database {
             .max_connections(pool_size)
             .acquire_timeout(Duration::from_secs(5))
             .test_before_acquire(false)
-            .connect_with(options.clone().options([("statement_timeout", "5s")]).options(BY_INDEX))
+            .connect_with(
+                options
+                    .clone()
+                    .options([("statement_timeout", "5s")])
+                    .options(BY_INDEX),
+            )
             .await
             .map_err(Error::of("connect"))?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { options, pool, times })
+        Ok(Self {
+            options,
+            pool,
+            times,
+        })
     }
 
     /// A connection for writing to lanes, bounded in time.
@@ -60,7 +69,9 @@ impl Database {
             ("tcp_keepalives_count", "3"),
         ];
         let options = self.options.clone().options(bounds).options(BY_INDEX);
-        PgConnection::connect_with(&options).await.map_err(Error::of("connect_writer"))
+        PgConnection::connect_with(&options)
+            .await
+            .map_err(Error::of("connect_writer"))
     }
 
     /// A connection for leases: what waits longer than a lease may is of no use.
@@ -69,7 +80,9 @@ impl Database {
             ("statement_timeout", "3s"),
             ("idle_in_transaction_session_timeout", "3s"),
         ]);
-        PgConnection::connect_with(&options).await.map_err(Error::of("connect_lease_keeper"))
+        PgConnection::connect_with(&options)
+            .await
+            .map_err(Error::of("connect_lease_keeper"))
     }
 
     /// The pool's connections: in use, idle, at most.
@@ -86,8 +99,24 @@ impl Database {
     /// It doesn't.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let begin = Instant::now();
-        sqlx::query("select 1").execute(&self.pool).await.map_err(Error::of("ping"))?;
+        sqlx::query("select 1")
+            .execute(&self.pool)
+            .await
+            .map_err(Error::of("ping"))?;
         Ok(begin.elapsed())
+    }
+
+    /// The plan of a statement, as the pool's sessions would run it.
+    ///
+    /// # Errors
+    /// The statement is refused.
+    pub async fn explain(&self, statement: &str) -> Result<String, Error> {
+        let sql = AssertSqlSafe(format!("explain {statement}"));
+        let lines: Vec<String> = sqlx::query_scalar(sql)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(Error::of("explain"))?;
+        Ok(lines.join("\n"))
     }
 
     /// Runs a named statement and tells how long it took.
@@ -121,7 +150,11 @@ pub(crate) struct Dedicated {
 
 impl Dedicated {
     pub(crate) fn new(database: Database, purpose: Purpose) -> Self {
-        Self { database, purpose, connection: None }
+        Self {
+            database,
+            purpose,
+            connection: None,
+        }
     }
 
     /// The connection, taken out: whoever succeeds puts it back.

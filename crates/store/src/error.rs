@@ -9,6 +9,12 @@ pub enum Error {
         /// The driver's word.
         source: sqlx::Error,
     },
+    /// The database didn't answer in time. Whether a commit went through is unknown.
+    #[error("the database didn't answer within {limit:?}")]
+    Silent {
+        /// How long was waited.
+        limit: std::time::Duration,
+    },
     /// Somebody else wrote to the lane: its owner is deposed. Nothing of the batch was committed.
     #[error("{statement}: deposed: {detail}")]
     Deposed {
@@ -21,6 +27,14 @@ pub enum Error {
     #[error("the leader's term {epoch} is over")]
     TermOver {
         /// Which.
+        epoch: i64,
+    },
+    /// The lane's lease isn't this owner's any more: it must not be taken over.
+    #[error("the lease of lane {lane} under epoch {epoch} is over")]
+    LeaseOver {
+        /// Which lane.
+        lane: u16,
+        /// The lease's epoch.
         epoch: i64,
     },
     /// There is no leaf for an hour: no leader has made windows for it.
@@ -49,9 +63,10 @@ impl Error {
     pub(crate) fn of(statement: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| match source.as_database_error().and_then(|error| error.code()) {
             // Told apart by class, never by a constraint's name: on a shard the name is another.
-            Some(code) if code == "23505" || code == "WW001" => {
-                Self::Deposed { statement, detail: source.to_string() }
-            }
+            Some(code) if code == "23505" || code == "WW001" => Self::Deposed {
+                statement,
+                detail: source.to_string(),
+            },
             _ => Self::Database { statement, source },
         }
     }

@@ -118,7 +118,8 @@ const HEAD_COLUMNS: &str = "e.seq, e.tenant, e.queue, e.job_type, e.priority, e.
     e.labels::text, e.headers::text, e.payload, e.content_type";
 
 impl Database {
-    /// The heads of executions of a lane and a home hour; of those that are there.
+    /// The heads of executions of a lane and a home hour; of those that are there, in the order asked for,
+    /// until their payloads make up `bytes`. The first comes however large it is.
     ///
     /// # Errors
     /// The database can't be read, or a row makes no sense.
@@ -127,18 +128,24 @@ impl Database {
         windows: &WindowMap,
         lane: LaneId,
         home: Hour,
-        seqs: &[u64],
+        (seqs, bytes): (&[u64], u64),
     ) -> Result<Vec<(u64, Head)>, Error> {
         let leaf = windows.leaf(Table::Execution, home)?;
+        // The length of a payload that is stored apart is known without reading it.
         let sql = format!(
-            "select {HEAD_COLUMNS} from unnest($3::int8[]) s (seq)
-             join {leaf} e on e.lane = $1 and e.seq = s.seq and e.win = $2"
+            "select {HEAD_COLUMNS} from (
+                 select e.*, sum(octet_length(e.payload)) over (order by s.place)
+                     - octet_length(e.payload) as before
+                 from unnest($3::int8[]) with ordinality s (seq, place)
+                 join {leaf} e on e.lane = $1 and e.seq = s.seq and e.win = $2
+             ) e where e.before < $4"
         );
         let seqs: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
         let statement = sqlx::query(AssertSqlSafe(sql))
             .bind(number(lane))
             .bind(home.0)
             .bind(seqs)
+            .bind(as_stored(bytes))
             .fetch_all(&self.pool);
         let rows = self.timed("execution_heads", "select", statement).await?;
         rows.iter().map(read_head).collect()
@@ -194,7 +201,9 @@ impl Database {
             .bind(as_stored(seq))
             .bind(home.0)
             .fetch_all(&self.pool);
-        let rows = self.timed("execution_outcomes", "select", statement).await?;
+        let rows = self
+            .timed("execution_outcomes", "select", statement)
+            .await?;
         rows.iter().map(read_attempt).collect()
     }
 
@@ -206,8 +215,7 @@ impl Database {
         &self,
         connection: &mut PgConnection,
         windows: &WindowMap,
-        lane: LaneId,
-        (after, upto): (DueMark, DueMark),
+        (lane, after, upto): (LaneId, DueMark, DueMark),
         limit: usize,
     ) -> Result<Vec<TimedEntry>, Error> {
         let mut entries = Vec::new();
@@ -243,11 +251,15 @@ pub(crate) fn to_json(pairs: &Pairs) -> Option<String> {
 }
 
 fn from_json(text: Option<String>) -> Pairs {
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    text.and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
 fn inconsistent(table: &'static str, what: impl Into<String>) -> Error {
-    Error::Inconsistent { table, what: what.into() }
+    Error::Inconsistent {
+        table,
+        what: what.into(),
+    }
 }
 
 fn read_head(row: &PgRow) -> Result<(u64, Head), Error> {
@@ -269,7 +281,10 @@ fn read_head(row: &PgRow) -> Result<(u64, Head), Error> {
         retry_policy: row.try_get(7).map_err(&read)?,
         trace: trace.and_then(|bytes| bytes.try_into().ok()),
         parent_span: parent_span.and_then(|bytes| bytes.try_into().ok()),
-        request_at: row.try_get::<Option<Timestamp>, _>(10).map_err(&read)?.map(|at| at.0),
+        request_at: row
+            .try_get::<Option<Timestamp>, _>(10)
+            .map_err(&read)?
+            .map(|at| at.0),
         tracestate: boxed(row.try_get(11).map_err(&read)?),
         correlation_id: boxed(row.try_get(12).map_err(&read)?),
         labels: from_json(row.try_get(13).map_err(&read)?),
@@ -304,7 +319,10 @@ fn read_attempt(row: &PgRow) -> Result<StoredAttempt, Error> {
         claimed: row.try_get::<Timestamp, _>(6).map_err(&read)?.0,
         phases_us,
         at: row.try_get::<Timestamp, _>(11).map_err(&read)?.0,
-        next_at: row.try_get::<Option<Timestamp>, _>(12).map_err(&read)?.map(|at| at.0),
+        next_at: row
+            .try_get::<Option<Timestamp>, _>(12)
+            .map_err(&read)?
+            .map(|at| at.0),
         error_class: row.try_get(13).map_err(&read)?,
         error_message: row.try_get(14).map_err(&read)?,
         output: row.try_get(15).map_err(&read)?,
@@ -335,6 +353,9 @@ fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
             priority,
             job_type: row.try_get(6).map_err(&read)?,
         },
-        budgets: Budgets { attempts: used(7)?, lost: used(8)? },
+        budgets: Budgets {
+            attempts: used(7)?,
+            lost: used(8)?,
+        },
     })
 }

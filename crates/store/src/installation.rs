@@ -27,15 +27,23 @@ impl Database {
         const INSTALL: &str =
             "insert into installation (lanes, id_key) values ($1, $2) on conflict do nothing";
         let lanes = i16::try_from(lanes).unwrap_or(i16::MAX);
-        let insert = sqlx::query(INSTALL).bind(lanes).bind(fresh_key.as_slice()).execute(&self.pool);
+        let insert = sqlx::query(INSTALL)
+            .bind(lanes)
+            .bind(fresh_key.as_slice())
+            .execute(&self.pool);
         self.timed("install", "insert", insert).await?;
         let select = sqlx::query_as("select lanes, id_key from installation").fetch_one(&self.pool);
         let (lanes, key): (i16, Vec<u8>) = self.timed("installation", "select", select).await?;
-        let inconsistent = |what: String| Error::Inconsistent { table: "installation", what };
-        let id_key = <[u8; 16]>::try_from(key).map_err(|key| {
-            inconsistent(format!("id_key has {} bytes, not 16", key.len()))
-        })?;
+        let inconsistent = |what: String| Error::Inconsistent {
+            table: "installation",
+            what,
+        };
+        let id_key = <[u8; 16]>::try_from(key)
+            .map_err(|key| inconsistent(format!("id_key has {} bytes, not 16", key.len())))?;
         let lanes = u16::try_from(lanes).map_err(|_| inconsistent(format!("{lanes} lanes")))?;
-        Ok(Installation { lanes, id_key: IdKey::new(id_key) })
+        Ok(Installation {
+            lanes,
+            id_key: IdKey::new(id_key),
+        })
     }
 }

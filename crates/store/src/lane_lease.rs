@@ -24,6 +24,17 @@ pub struct Claimant {
     pub lease: Duration,
 }
 
+/// A lane's lease as its holder has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneLease {
+    /// Which lane.
+    pub lane: LaneId,
+    /// The number of the reign; it only grows.
+    pub epoch: i64,
+    /// Whose.
+    pub incarnation: Uuid,
+}
+
 /// A lane's lease as everybody may read it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LaneOwner {
@@ -59,10 +70,7 @@ impl LeaseKeeper {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn renew(
-        &mut self,
-        claimant: &Claimant,
-    ) -> Result<(Vec<LaneId>, Micros), Error> {
+    pub async fn renew(&mut self, claimant: &Claimant) -> Result<(Vec<LaneId>, Micros), Error> {
         const PRESENT: &str = "insert into scheduler (id, incarnation, address, seen)
              values ($1, $2, $3, clock_timestamp())
              on conflict (id) do update set incarnation = excluded.incarnation,
@@ -77,7 +85,11 @@ impl LeaseKeeper {
             .bind(claimant.incarnation)
             .bind(&claimant.address)
             .fetch_one(&mut connection);
-        let (now,): (Timestamp,) = self.0.database.timed("scheduler_present", "update", present).await?;
+        let (now,): (Timestamp,) = self
+            .0
+            .database
+            .timed("scheduler_present", "update", present)
+            .await?;
         let renew = sqlx::query_scalar(RENEW)
             .bind(claimant.incarnation)
             .bind(micros(claimant.lease))
@@ -87,7 +99,7 @@ impl LeaseKeeper {
         Ok((lanes.into_iter().map(lane_id).collect(), now.0))
     }
 
-    /// Takes up to `most` lanes whose leases have run out; gives each with its new epoch. Locks first and
+    /// Takes up to `most` lanes whose leases have run out. Locks first and
     /// reads the clock afterwards.
     ///
     /// # Errors
@@ -96,7 +108,7 @@ impl LeaseKeeper {
         &mut self,
         claimant: &Claimant,
         most: usize,
-    ) -> Result<Vec<(LaneId, i64)>, Error> {
+    ) -> Result<Vec<LaneLease>, Error> {
         const LOCK: &str = "select lane from lane_lease where expires_at < clock_timestamp()
              order by lane limit $1 for update skip locked";
         const TAKE: &str = "update lane_lease set epoch = epoch + 1, incarnation = $2, holder = $3,
@@ -119,25 +131,32 @@ impl LeaseKeeper {
             .map_err(Error::of("lane_take"))?;
         transaction.commit().await.map_err(Error::of("lane_take"))?;
         self.0.put_back(connection);
-        Ok(taken.into_iter().map(|(lane, epoch)| (lane_id(lane), epoch)).collect())
+        let incarnation = claimant.incarnation;
+        let lease = |(lane, epoch)| LaneLease {
+            lane: lane_id(lane),
+            epoch,
+            incarnation,
+        };
+        Ok(taken.into_iter().map(lease).collect())
     }
 
     /// Gives lanes up that this scheduler has stopped writing to, for anybody to take.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn release(
-        &mut self,
-        claimant: &Claimant,
-        lanes: &[LaneId],
-    ) -> Result<(), Error> {
+    pub async fn release(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error> {
         const RELEASE: &str = "update lane_lease set expires_at = '-infinity'
              where lane = any($1) and incarnation = $2";
         let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
         let mut connection = self.0.take().await?;
-        let statement =
-            sqlx::query(RELEASE).bind(lanes).bind(claimant.incarnation).execute(&mut connection);
-        self.0.database.timed("lane_release", "update", statement).await?;
+        let statement = sqlx::query(RELEASE)
+            .bind(lanes)
+            .bind(claimant.incarnation)
+            .execute(&mut connection);
+        self.0
+            .database
+            .timed("lane_release", "update", statement)
+            .await?;
         self.0.put_back(connection);
         Ok(())
     }
@@ -146,17 +165,17 @@ impl LeaseKeeper {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn leave(
-        &mut self,
-        claimant: &Claimant,
-    ) -> Result<(), Error> {
+    pub async fn leave(&mut self, claimant: &Claimant) -> Result<(), Error> {
         const LEAVE: &str = "delete from scheduler where id = $1 and incarnation = $2";
         let mut connection = self.0.take().await?;
         let statement = sqlx::query(LEAVE)
             .bind(&claimant.id)
             .bind(claimant.incarnation)
             .execute(&mut connection);
-        self.0.database.timed("scheduler_leave", "delete", statement).await?;
+        self.0
+            .database
+            .timed("scheduler_leave", "delete", statement)
+            .await?;
         Ok(())
     }
 
@@ -164,28 +183,38 @@ impl LeaseKeeper {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn membership(
-        &mut self,
-        lease: Duration,
-    ) -> Result<Membership, Error> {
+    pub async fn membership(&mut self, lease: Duration) -> Result<Membership, Error> {
         const SCHEDULERS: &str = "select id, address from scheduler
              where seen > clock_timestamp() - $1 * interval '1 microsecond' order by id";
         const LANES: &str = "select lane, holder, incarnation, expires_at > clock_timestamp()
              from lane_lease order by lane";
         let mut connection = self.0.take().await?;
-        let statement =
-            sqlx::query_as(SCHEDULERS).bind(micros(lease)).fetch_all(&mut connection);
-        let schedulers = self.0.database.timed("schedulers", "select", statement).await?;
+        let statement = sqlx::query_as(SCHEDULERS)
+            .bind(micros(lease))
+            .fetch_all(&mut connection);
+        let schedulers = self
+            .0
+            .database
+            .timed("schedulers", "select", statement)
+            .await?;
         let statement = sqlx::query_as(LANES).fetch_all(&mut connection);
-        let rows: Vec<(i16, String, Uuid, bool)> =
-            self.0.database.timed("lane_owners", "select", statement).await?;
+        let rows: Vec<(i16, String, Uuid, bool)> = self
+            .0
+            .database
+            .timed("lane_owners", "select", statement)
+            .await?;
         self.0.put_back(connection);
-        let lanes = rows.into_iter().map(|(lane, holder, incarnation, valid)| LaneOwner {
-            lane: lane_id(lane),
-            holder: valid.then_some(holder),
-            incarnation,
-        });
-        Ok(Membership { schedulers, lanes: lanes.collect() })
+        let lanes = rows
+            .into_iter()
+            .map(|(lane, holder, incarnation, valid)| LaneOwner {
+                lane: lane_id(lane),
+                holder: valid.then_some(holder),
+                incarnation,
+            });
+        Ok(Membership {
+            schedulers,
+            lanes: lanes.collect(),
+        })
     }
 }
 
@@ -195,11 +224,7 @@ impl Election {
     ///
     /// # Errors
     /// The term is over, or the database refuses.
-    pub async fn make_lanes(
-        &mut self,
-        term: &Term,
-        lanes: u16,
-    ) -> Result<(), Error> {
+    pub async fn make_lanes(&mut self, term: &Term, lanes: u16) -> Result<(), Error> {
         const LEASES: &str = "insert into lane_lease (lane, epoch, incarnation, holder, expires_at)
              select lane, 0, '00000000-0000-0000-0000-000000000000', '', '-infinity'
              from unnest($1::int2[]) lane on conflict do nothing returning lane";

@@ -54,7 +54,10 @@ impl Term {
     ) -> Result<Transaction<'a, Postgres>, Error> {
         const FENCE: &str = "select 1 from leader_lease where name = 'leader' and epoch = $1
              and incarnation = $2 and expires_at > clock_timestamp() for key share";
-        let mut transaction = connection.begin().await.map_err(Error::of("leader_begin"))?;
+        let mut transaction = connection
+            .begin()
+            .await
+            .map_err(Error::of("leader_begin"))?;
         let valid = sqlx::query(FENCE)
             .bind(self.epoch)
             .bind(self.incarnation)
@@ -78,7 +81,10 @@ impl Election {
     /// An election that isn't connected yet.
     #[must_use]
     pub fn new(database: Database, holder: TermHolder) -> Self {
-        Self { connection: Dedicated::new(database, Purpose::Leases), holder }
+        Self {
+            connection: Dedicated::new(database, Purpose::Leases),
+            holder,
+        }
     }
 
     /// Tries to win the lead: only when the lease has run out. Locks first and reads the clock
@@ -101,7 +107,10 @@ impl Election {
             .await
             .map_err(Error::of("campaign"))?;
         if free.is_none() {
-            transaction.rollback().await.map_err(Error::of("campaign"))?;
+            transaction
+                .rollback()
+                .await
+                .map_err(Error::of("campaign"))?;
             self.connection.put_back(connection);
             return Ok(None);
         }
@@ -114,7 +123,11 @@ impl Election {
             .map_err(Error::of("campaign"))?;
         transaction.commit().await.map_err(Error::of("campaign"))?;
         self.connection.put_back(connection);
-        Ok(Some(Term { epoch, incarnation: self.holder.incarnation, at: at.0 }))
+        Ok(Some(Term {
+            epoch,
+            incarnation: self.holder.incarnation,
+            at: at.0,
+        }))
     }
 
     /// Renews the lease of a term that isn't over.
@@ -132,11 +145,17 @@ impl Election {
             .bind(term.incarnation)
             .bind(micros(self.holder.lease))
             .fetch_optional(&mut connection);
-        let renewed: Option<(Timestamp,)> =
-            self.connection.database.timed("term_renew", "update", statement).await?;
+        let renewed: Option<(Timestamp,)> = self
+            .connection
+            .database
+            .timed("term_renew", "update", statement)
+            .await?;
         self.connection.put_back(connection);
         let (at,) = renewed.ok_or(Error::TermOver { epoch: term.epoch })?;
-        Ok(Term { at: at.0, ..term.clone() })
+        Ok(Term {
+            at: at.0,
+            ..term.clone()
+        })
     }
 
     /// Gives the lead up, so that a successor needn't wait for the lease to run out.
@@ -147,9 +166,14 @@ impl Election {
         const RESIGN: &str = "update leader_lease set expires_at = '-infinity'
              where name = 'leader' and epoch = $1 and incarnation = $2";
         let mut connection = self.connection.take().await?;
-        let statement =
-            sqlx::query(RESIGN).bind(term.epoch).bind(term.incarnation).execute(&mut connection);
-        self.connection.database.timed("term_resign", "update", statement).await?;
+        let statement = sqlx::query(RESIGN)
+            .bind(term.epoch)
+            .bind(term.incarnation)
+            .execute(&mut connection);
+        self.connection
+            .database
+            .timed("term_resign", "update", statement)
+            .await?;
         Ok(())
     }
 }

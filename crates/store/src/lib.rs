@@ -18,6 +18,6 @@ pub use database::{Database, QueryTimes};
 pub use error::Error;
 pub use execution::{Head, NewExecution, Pairs, StoredAttempt, StoredExecution};
 pub use installation::Installation;
-pub use lane_lease::{Claimant, LaneOwner, LeaseKeeper, Membership};
+pub use lane_lease::{Claimant, LaneLease, LaneOwner, LeaseKeeper, Membership};
 pub use leader::{Election, Term, TermHolder};
 pub use window::{Table, WindowMap};

@@ -57,10 +57,16 @@ impl WindowMap {
     /// # Errors
     /// [`Error::NoWindow`].
     pub fn leaf(&self, table: Table, hour: Hour) -> Result<&str, Error> {
-        let found = self.leaves.range((table, i32::MIN)..=(table, hour.0)).next_back();
+        let found = self
+            .leaves
+            .range((table, i32::MIN)..=(table, hour.0))
+            .next_back();
         match found {
             Some((_, (to, leaf))) if hour.0 < *to => Ok(leaf),
-            _ => Err(Error::NoWindow { table: table.name(), hour: hour.0 }),
+            _ => Err(Error::NoWindow {
+                table: table.name(),
+                hour: hour.0,
+            }),
         }
     }
 
@@ -69,23 +75,32 @@ impl WindowMap {
     /// # Errors
     /// [`Error::NoWindow`].
     pub fn chain_leaf(&self, n: u64) -> Result<&str, Error> {
-        self.leaf(Table::Chain, Micros(i64::try_from(n).unwrap_or(i64::MAX)).hour())
+        self.leaf(
+            Table::Chain,
+            Micros(i64::try_from(n).unwrap_or(i64::MAX)).hour(),
+        )
     }
 
     /// Whether every table has a window for the hour.
     #[must_use]
     pub fn covers(&self, hour: Hour) -> bool {
-        Table::ALL.into_iter().all(|table| self.leaf(table, hour).is_ok())
+        Table::ALL
+            .into_iter()
+            .all(|table| self.leaf(table, hour).is_ok())
     }
 
     /// The leaves of a table that hold hours of `from..=to`, the earliest first.
     pub fn leaves(&self, table: Table, from: Hour, to: Hour) -> impl Iterator<Item = &str> {
         let upto = self.leaves.range((table, i32::MIN)..=(table, to.0));
-        upto.filter(move |(_, (end, _))| *end > from.0).map(|(_, (_, leaf))| leaf.as_str())
+        upto.filter(move |(_, (end, _))| *end > from.0)
+            .map(|(_, (_, leaf))| leaf.as_str())
     }
 
     fn end(&self, table: Table) -> Option<i32> {
-        let last = self.leaves.range((table, i32::MIN)..=(table, i32::MAX)).next_back();
+        let last = self
+            .leaves
+            .range((table, i32::MIN)..=(table, i32::MAX))
+            .next_back();
         last.map(|(_, (to, _))| *to)
     }
 }
@@ -97,7 +112,9 @@ impl Database {
     /// The database can't be read.
     pub async fn windows(&self) -> Result<WindowMap, Error> {
         let select = sqlx::query_as(SELECT_WINDOWS).fetch_all(&self.pool);
-        Ok(WindowMap::from_rows(self.timed("windows", "select", select).await?))
+        Ok(WindowMap::from_rows(
+            self.timed("windows", "select", select).await?,
+        ))
     }
 }
 
@@ -108,10 +125,12 @@ type WindowRow = (String, i32, i32, String);
 impl WindowMap {
     fn from_rows(rows: Vec<WindowRow>) -> Self {
         let by_name = |name: &str| Table::ALL.into_iter().find(|table| table.name() == name);
-        let leaves = rows.into_iter().filter_map(|(name, from, to, leaf)| {
-            Some(((by_name(&name)?, from), (to, leaf)))
-        });
-        Self { leaves: leaves.collect() }
+        let leaves = rows
+            .into_iter()
+            .filter_map(|(name, from, to, leaf)| Some(((by_name(&name)?, from), (to, leaf))));
+        Self {
+            leaves: leaves.collect(),
+        }
     }
 }
 
@@ -173,13 +192,15 @@ async fn make_leaf(
         .execute(&mut *connection)
         .await
         .map_err(Error::of("make_leaf"))?;
-    sqlx::query(r#"insert into "window" (table_name, from_hour, to_hour, leaf) values ($1, $2, $3, $4)"#)
-        .bind(name)
-        .bind(from)
-        .bind(to)
-        .bind(&leaf)
-        .execute(&mut *connection)
-        .await
-        .map_err(Error::of("insert_window"))?;
+    sqlx::query(
+        r#"insert into "window" (table_name, from_hour, to_hour, leaf) values ($1, $2, $3, $4)"#,
+    )
+    .bind(name)
+    .bind(from)
+    .bind(to)
+    .bind(&leaf)
+    .execute(&mut *connection)
+    .await
+    .map_err(Error::of("insert_window"))?;
     Ok(())
 }

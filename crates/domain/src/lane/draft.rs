@@ -174,13 +174,21 @@ impl<'a> Draft<'a> {
     /// Moves everything whose time has come into its line. At most once. Gives how many came to each line,
     /// in the order in which they did.
     pub fn promote(&mut self) -> Vec<(Class, u64)> {
-        let now = DueMark { due: self.at, seq: u64::MAX };
+        let now = DueMark {
+            due: self.at,
+            seq: u64::MAX,
+        };
         let ripe = self.ripe(now);
         let mut counts: Vec<(Class, u64)> = Vec::new();
         for (mark, timed) in &ripe {
             let enqueued = self.at;
-            let run =
-                Run { first: mark.seq, count: 1, home: timed.home, enqueued, budgets: timed.budgets };
+            let run = Run {
+                first: mark.seq,
+                count: 1,
+                home: timed.home,
+                enqueued,
+                budgets: timed.budgets,
+            };
             self.delta_line(timed.class).back.push_back(run);
             match counts.iter_mut().find(|(class, _)| *class == timed.class) {
                 Some((_, count)) => *count += 1,
@@ -195,9 +203,17 @@ impl<'a> Draft<'a> {
 
     /// What is timed up to `now`, in order: known before, read now, or retried by this draft.
     fn ripe(&self, now: DueMark) -> Vec<(DueMark, Timed)> {
-        let known = self.lane.timers.range(..=now).map(|(mark, timed)| (*mark, *timed));
+        let known = self
+            .lane
+            .timers
+            .range(..=now)
+            .map(|(mark, timed)| (*mark, *timed));
         let read = self.delta.timed.iter().map(TimedEntry::split);
-        let retried = self.delta.retried.iter().filter_map(|retried| self.timer_of(retried));
+        let retried = self
+            .delta
+            .retried
+            .iter()
+            .filter_map(|retried| self.timer_of(retried));
         let new = read.chain(retried).filter(|(mark, _)| *mark <= now);
         let mut ripe: Vec<_> = known.chain(new).collect();
         ripe.sort_by_key(|(mark, _)| *mark);

@@ -127,9 +127,11 @@ impl Group {
 
     fn wake_at(&self) -> Instant {
         let now = self.shared.clock.now();
-        let timers = self.lanes.values().filter_map(|lane| lane.timers().keys().next());
+        let timers = self
+            .lanes
+            .values()
+            .filter_map(|lane| lane.timers().keys().next());
         let first = timers.map(|mark| mark.due.since(now)).min();
         Instant::now() + first.map_or(LOOK, |wait| wait.min(LOOK))
     }
 }
-

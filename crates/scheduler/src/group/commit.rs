@@ -20,18 +20,26 @@ use crate::lifecycle;
 const DUE_PAGE: usize = 10_000;
 /// Heads that one read takes.
 const HEADS_PAGE: u32 = 1_000;
+/// Payloads that one read takes, in bytes.
+const HEADS_PAGE_BYTES: u64 = 4 << 20;
+/// How long a commit may take before its connection is given up: longer than the database's own limit on
+/// a statement, for when the database can't be heard at all.
+const COMMIT_LIMIT: Duration = Duration::from_secs(12);
 
 impl Group {
     /// Plans, commits and applies one batch. Says whether there is more to do at once.
     pub(super) async fn step(&mut self, pending: Pending) -> bool {
         if self.lanes.is_empty() || self.shared.deadline.has_passed() {
-            refuse(pending, |lane| NotTaken::NotOwner(lane));
+            refuse(pending, NotTaken::NotOwner);
             return false;
         }
         let windows = Arc::clone(&self.shared.windows.borrow());
         let at = self.shared.clock.now();
         if !windows.covers(at.hour()) {
-            let why = format!("there is no window for hour {}: no leader has made it", at.hour());
+            let why = format!(
+                "there is no window for hour {}: no leader has made it",
+                at.hour()
+            );
             refuse(pending, |_| NotTaken::NotNow(why.clone()));
             return false;
         }
@@ -47,7 +55,7 @@ impl Group {
         let (batch, effects) = self.plan(at, pending, reads, &windows);
         if !batch.rows.is_empty() {
             let begin = SystemTime::now();
-            if let Err(error) = self.writer.commit(&windows, &batch).await {
+            if let Err(error) = within(COMMIT_LIMIT, self.writer.commit(&windows, &batch)).await {
                 self.abandon(&batch, effects, &error);
                 return false;
             }
@@ -67,14 +75,25 @@ impl Group {
         let horizon = self.shared.due_horizon;
         let half = at.plus(horizon / 2);
         let behind = |lane: &&Lane| lane.due_read().due < half;
-        let lanes: Vec<(LaneId, DueMark)> =
-            self.lanes.values().filter(behind).map(|lane| (lane.id(), lane.due_read())).collect();
+        let lanes: Vec<(LaneId, DueMark)> = self
+            .lanes
+            .values()
+            .filter(behind)
+            .map(|lane| (lane.id(), lane.due_read()))
+            .collect();
         let mut reads = Vec::new();
         for (lane, after) in lanes {
-            let mut mark = DueMark { due: at.plus(horizon), seq: u64::MAX >> 1 };
+            let mut mark = DueMark {
+                due: at.plus(horizon),
+                seq: u64::MAX >> 1,
+            };
             let timer = self.shared.metrics.polling.start_timer();
-            let entries =
-                self.writer.due_entries(windows, lane, (after, mark), DUE_PAGE).await?;
+            let entries = within(
+                COMMIT_LIMIT,
+                self.writer
+                    .due_entries(windows, lane, (after, mark), DUE_PAGE),
+            )
+            .await?;
             timer.observe_duration();
             if let Some(last) = entries.last().filter(|_| entries.len() >= DUE_PAGE) {
                 mark = last.mark;
@@ -123,15 +142,24 @@ impl Group {
 
     /// Reads the heads at the front of a line, beside the group's work.
     fn load_heads(&mut self, windows: &Arc<WindowMap>, lane: LaneId, run: Run, class: Class) {
-        let Some(side) = self.sides.get_mut(&lane) else { return };
+        let Some(side) = self.sides.get_mut(&lane) else {
+            return;
+        };
         if !side.loading.insert(class) {
             return;
         }
-        let (shared, windows, own) =
-            (Arc::clone(&self.shared), Arc::clone(windows), self.own.clone());
-        let seqs: Vec<u64> = (run.first..).take(run.count.min(HEADS_PAGE) as usize).collect();
+        let (shared, windows, own) = (
+            Arc::clone(&self.shared),
+            Arc::clone(windows),
+            self.own.clone(),
+        );
+        let seqs: Vec<u64> = (run.first..)
+            .take(run.count.min(HEADS_PAGE) as usize)
+            .collect();
         tokio::spawn(async move {
-            let heads = shared.known(&windows, lane, run.home, &seqs).await;
+            let heads = shared
+                .known(&windows, lane, run.home, (&seqs, HEADS_PAGE_BYTES))
+                .await;
             let heads = heads.unwrap_or_else(|error| {
                 tracing::warn!(partition = lane.0, %error, "heads can't be read; trying again");
                 Vec::new()
@@ -145,7 +173,9 @@ impl Group {
 
     fn apply(&mut self, batch: &Batch, effects: &Effects, begin: SystemTime) {
         for row in &batch.rows {
-            let Some(lane) = self.lanes.get_mut(&row.lane) else { continue };
+            let Some(lane) = self.lanes.get_mut(&row.lane) else {
+                continue;
+            };
             if let Err(error) = lane.apply(row) {
                 tracing::error!(event = "lane_inconsistent", partition = row.lane.0, %error,
                     "memory and chain disagree: the lane is read anew");
@@ -183,7 +213,7 @@ impl Group {
     }
 
     fn note_database_error(&self, error: &Error) {
-        if matches!(error, Error::Database { .. }) {
+        if matches!(error, Error::Database { .. } | Error::Silent { .. }) {
             self.shared.metrics.db_errors.inc();
         }
     }
@@ -204,16 +234,36 @@ impl Group {
         self.lines.claimed(&effects.claimed, at);
         self.lines.ended(&effects.ended, at);
         let log = &mut self.log_budget;
-        effects.accepted.iter().for_each(|(known, _)| log.submitted(known));
-        effects.claimed.iter().for_each(|task| log.dispatched(task, at));
+        effects
+            .accepted
+            .iter()
+            .for_each(|(known, _)| log.submitted(known));
+        effects
+            .claimed
+            .iter()
+            .for_each(|task| log.dispatched(task, at));
         effects.ended.iter().for_each(|ended| log.ended(ended));
     }
+}
+
+/// What the database says in time. Past it the connection, which a writer owns alone, is closed.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or(Err(Error::Silent { limit }))
 }
 
 /// Answers what can't be planned just now. Results get no answer: their workers send them again.
 fn refuse(pending: Pending, why: impl Fn(LaneId) -> NotTaken) {
     for submit in pending.submits {
-        let verdicts = submit.items.iter().map(|item| Err(why(item.lane))).collect();
+        let verdicts = submit
+            .items
+            .iter()
+            .map(|item| Err(why(item.lane)))
+            .collect();
         let _ = submit.reply.send(verdicts);
     }
 }
@@ -225,10 +275,14 @@ impl crate::shared::Shared {
         windows: &WindowMap,
         lane: LaneId,
         home: domain::Hour,
-        seqs: &[u64],
+        (seqs, bytes): (&[u64], u64),
     ) -> Result<Vec<(u64, crate::shared::Known)>, Error> {
         let mut known = Vec::with_capacity(seqs.len());
-        for (seq, head) in self.database.heads(windows, lane, home, seqs).await? {
+        for (seq, head) in self
+            .database
+            .heads(windows, lane, home, (seqs, bytes))
+            .await?
+        {
             let id = domain::ExecutionId::new(lane, seq, head.accepted, &self.id_key);
             let work = Arc::new(self.work_of(head).await?);
             known.push((seq, crate::shared::Known { id, work }));
@@ -248,7 +302,10 @@ impl crate::shared::Shared {
         }
         let mut known = FxHashMap::default();
         for (home, seqs) in by_home {
-            known.extend(self.known(windows, lane.id(), home, &seqs).await?);
+            known.extend(
+                self.known(windows, lane.id(), home, (&seqs, u64::MAX))
+                    .await?,
+            );
         }
         match known.len() == lane.running().len() {
             true => Ok(known),

@@ -28,7 +28,11 @@ pub(crate) enum Input {
     /// What memory knows of an execution; `None` if the lane isn't here.
     Ask(ExecutionId, oneshot::Sender<Option<InMemory>>),
     /// The same, and every change from there on.
-    Watch(ExecutionId, mpsc::UnboundedSender<Change>, oneshot::Sender<Option<InMemory>>),
+    Watch(
+        ExecutionId,
+        mpsc::UnboundedSender<Change>,
+        oneshot::Sender<Option<InMemory>>,
+    ),
 }
 
 /// Executions to accept together, each with a verdict of its own.

@@ -72,23 +72,25 @@ impl Group {
         if self.shared.deadline.has_passed() {
             return None;
         }
-        self.lanes.get(&id.lane()).map(|lane| InMemory::of(lane, id))
+        self.lanes
+            .get(&id.lane())
+            .map(|lane| InMemory::of(lane, id))
     }
 
     /// Keeps the reports that concern lanes of this group, and says of the others that they don't.
-    fn take_reports(
-        &mut self,
-        session: Arc<Session>,
-        reports: Vec<Report>,
-        pending: &mut Pending,
-    ) {
-        let (own, foreign): (Vec<_>, Vec<_>) =
-            reports.into_iter().partition(|report| self.lanes.contains_key(&report.id.lane()));
+    fn take_reports(&mut self, session: Arc<Session>, reports: Vec<Report>, pending: &mut Pending) {
+        let (own, foreign): (Vec<_>, Vec<_>) = reports
+            .into_iter()
+            .partition(|report| self.lanes.contains_key(&report.id.lane()));
         if !foreign.is_empty() {
             let verdict = SettlementVerdict::NotOwner;
-            let settlements =
-                foreign.iter().map(|report| settlement(report.id, report.fence, verdict)).collect();
-            session.send(work_response::Message::Settlements(Settlements { settlements }));
+            let settlements = foreign
+                .iter()
+                .map(|report| settlement(report.id, report.fence, verdict))
+                .collect();
+            session.send(work_response::Message::Settlements(Settlements {
+                settlements,
+            }));
         }
         if !own.is_empty() {
             pending.report(Some(session), own);
@@ -126,8 +128,17 @@ impl Group {
 
     /// Sets the group's own picture of a worker right by what the worker says it holds.
     fn take_holding(&mut self, holding: Holding, pending: &mut Pending) {
-        let Holding { session, held, complete, reply } = holding;
-        let revoked = held.iter().copied().filter(|task| !self.confirm(&session, *task)).collect();
+        let Holding {
+            session,
+            held,
+            complete,
+            reply,
+        } = holding;
+        let revoked = held
+            .iter()
+            .copied()
+            .filter(|task| !self.confirm(&session, *task))
+            .collect();
         if complete {
             self.return_what_never_arrived(&session, &held, pending);
         }
@@ -136,12 +147,17 @@ impl Group {
 
     /// Whether the worker is right to hold a task; one of a lane elsewhere is for its owner to judge.
     fn confirm(&mut self, session: &Arc<Session>, (id, fence): HeldTask) -> bool {
-        let Some(lane) = self.lanes.get(&id.lane()) else { return true };
+        let Some(lane) = self.lanes.get(&id.lane()) else {
+            return true;
+        };
         let running = lane.running().get(&id.seq());
         if !running.is_some_and(|r| r.fence == fence && *r.worker == *session.worker_id) {
             return false;
         }
-        let held = self.sides.get_mut(&id.lane()).and_then(|side| side.held.get_mut(&id.seq()));
+        let held = self
+            .sides
+            .get_mut(&id.lane())
+            .and_then(|side| side.held.get_mut(&id.seq()));
         let Some(held) = held else { return false };
         let mine = |slot: &crate::session::Slot| Arc::ptr_eq(slot.session(), session);
         if !held.slot.as_ref().is_some_and(mine) {
@@ -170,9 +186,19 @@ impl Group {
     /// nobody has claimed to hold for a whole lease.
     pub(super) fn look_for_losses(&self, pending: &mut Pending) {
         let lease = self.shared.worker_lease;
-        let any_over = self.shared.sessions.all().iter().any(|session| session.is_over());
+        let any_over = self
+            .shared
+            .sessions
+            .all()
+            .iter()
+            .any(|session| session.is_over());
         let orphaned = |side: &Side| side.adopted.elapsed() >= lease;
-        if !any_over && !self.sides.values().any(|side| orphaned(side) && side.has_unclaimed()) {
+        if !any_over
+            && !self
+                .sides
+                .values()
+                .any(|side| orphaned(side) && side.has_unclaimed())
+        {
             return;
         }
         let reports = self.reports_of(AttemptResult::Lost, |held, (id, _)| match &held.slot {
@@ -191,9 +217,13 @@ impl Group {
     ) -> Vec<Report> {
         let mut reports = Vec::new();
         for (lane, side) in &self.sides {
-            let Some(lane) = self.lanes.get(lane) else { continue };
+            let Some(lane) = self.lanes.get(lane) else {
+                continue;
+            };
             for (seq, held) in &side.held {
-                let Some(running) = lane.running().get(seq) else { continue };
+                let Some(running) = lane.running().get(seq) else {
+                    continue;
+                };
                 if concerns(held, (held.known.id, running.fence)) {
                     reports.push(Report::without_worker(held.known.id, running.fence, result));
                 }
@@ -211,7 +241,17 @@ impl Report {
             ("worker_lost".to_owned(), message.to_owned())
         });
         let (waited_us, ran_us, held_us) = (0, 0, 0);
-        Self { id, fence, result, permanent: false, error, output: None, waited_us, ran_us, held_us }
+        Self {
+            id,
+            fence,
+            result,
+            permanent: false,
+            error,
+            output: None,
+            waited_us,
+            ran_us,
+            held_us,
+        }
     }
 }
 
@@ -221,5 +261,9 @@ pub(super) fn settlement(
     verdict: SettlementVerdict,
 ) -> Settlement {
     let execution_id = bytes::Bytes::copy_from_slice(id.as_bytes());
-    Settlement { execution_id, fence, verdict: verdict.into() }
+    Settlement {
+        execution_id,
+        fence,
+        verdict: verdict.into(),
+    }
 }

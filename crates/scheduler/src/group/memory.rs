@@ -9,7 +9,13 @@ pub(crate) enum InMemory {
     /// It waits for a slot.
     Queued { since: Micros },
     /// It is claimed.
-    Running { fence: u64, attempt: u16, worker: Arc<str>, claimed: Micros, queued_us: i64 },
+    Running {
+        fence: u64,
+        attempt: u16,
+        worker: Arc<str>,
+        claimed: Micros,
+        queued_us: i64,
+    },
     /// It waits for its time.
     Timed,
     /// Memory doesn't know it: it is over, waits beyond the horizon, or never was.
@@ -30,7 +36,9 @@ impl InMemory {
             };
         }
         if let Some((_, run)) = lane.waiting().find(seq) {
-            return Self::Queued { since: run.enqueued };
+            return Self::Queued {
+                since: run.enqueued,
+            };
         }
         match lane.timers().keys().any(|mark| mark.seq == seq) {
             true => Self::Timed,

@@ -11,6 +11,7 @@ mod side;
 mod tasks;
 
 pub(crate) use actor::{Group, GroupHandle};
+pub(crate) use commit::within;
 pub(crate) use input::{
     Adopted, Change, HeldTask, Holding, Incoming, Input, NotTaken, Report, Submit,
 };

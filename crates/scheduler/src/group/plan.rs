@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::lane::{Class, Draft, DueMark, Ending, Lane, Run, Running, TimedEntry};
-use domain::{AttemptResult, Decision, ExecutionId, ExecutionState, IdKey, LaneId, Micros, Verdict};
+use domain::{
+    AttemptResult, Decision, ExecutionId, ExecutionState, IdKey, LaneId, Micros, Verdict,
+};
 use proto::v1::{Settlement, SettlementVerdict};
 use rustc_hash::FxHashMap;
 use store::{Batch, DueEntry, NewExecution, Outcome};
@@ -79,7 +81,11 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn draft(&mut self, lane: LaneId) -> Option<&mut Draft<'a>> {
         let memory = self.lanes.get(&lane)?;
-        Some(self.drafts.entry(lane).or_insert_with(|| memory.draft(self.at)))
+        Some(
+            self.drafts
+                .entry(lane)
+                .or_insert_with(|| memory.draft(self.at)),
+        )
     }
 
     /// What was read of the lanes' due entries.
@@ -102,7 +108,9 @@ impl<'a> Planner<'a> {
             } else {
                 SettlementVerdict::Stale
             };
-            self.effects.settlements.push((Arc::clone(session), settlement(id, fence, verdict)));
+            self.effects
+                .settlements
+                .push((Arc::clone(session), settlement(id, fence, verdict)));
         }
     }
 
@@ -115,10 +123,15 @@ impl<'a> Planner<'a> {
         drop(held.slot);
         let policy = &held.known.work.policy;
         let draw = rand::random();
-        let decision =
-            domain::decide(report.result, report.permanent, running.budgets, policy, draw);
+        let decision = domain::decide(
+            report.result,
+            report.permanent,
+            running.budgets,
+            policy,
+            draw,
+        );
         let ending = self.draft(lane)?.end(seq, report.fence, &decision).ok()?;
-        self.note_end(held.known, report, running, decision, ending);
+        self.note_end(held.known, report, running, (decision, ending));
         Some(())
     }
 
@@ -127,15 +140,26 @@ impl<'a> Planner<'a> {
         known: Known,
         report: Report,
         running: &Running,
-        decision: Decision,
-        ending: Ending,
+        (decision, ending): (Decision, Ending),
     ) {
         let id = known.id;
-        if let Ending::Retried { due, to_table: true } = ending {
+        if let Ending::Retried {
+            due,
+            to_table: true,
+        } = ending
+        {
             let mark = DueMark { due, seq: id.seq() };
             let (class, home, budgets) = (running.class, running.home, decision.budgets);
-            let entry = TimedEntry { mark, class, home, budgets };
-            self.batch.due.push(DueEntry { lane: id.lane(), entry });
+            let entry = TimedEntry {
+                mark,
+                class,
+                home,
+                budgets,
+            };
+            self.batch.due.push(DueEntry {
+                lane: id.lane(),
+                entry,
+            });
         }
         let goes_on = ending != Ending::Closed;
         let outcome = outcome_of(&known, &report, running, (decision, ending), self.at);
@@ -161,8 +185,17 @@ impl<'a> Planner<'a> {
     /// Moves what is due into its line.
     pub(super) fn promote(&mut self) {
         let now = self.at;
-        let ripe = |lane: &Lane| lane.timers().keys().next().is_some_and(|mark| mark.due <= now);
-        let lanes = self.lanes.iter().filter(|(_, lane)| ripe(lane)).map(|(id, _)| *id);
+        let ripe = |lane: &Lane| {
+            lane.timers()
+                .keys()
+                .next()
+                .is_some_and(|mark| mark.due <= now)
+        };
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| ripe(lane))
+            .map(|(id, _)| *id);
         let touched = self.drafts.keys().copied();
         let mut lanes: Vec<LaneId> = lanes.chain(touched).collect();
         lanes.sort_unstable();
@@ -183,7 +216,10 @@ impl<'a> Planner<'a> {
             let mut lines: BTreeMap<(LaneId, Class), Vec<(usize, Incoming)>> = BTreeMap::new();
             for (place, item) in submit.items.into_iter().enumerate() {
                 verdicts.push(Err(NotTaken::NotOwner(item.lane)));
-                lines.entry((item.lane, item.work.class())).or_default().push((place, item));
+                lines
+                    .entry((item.lane, item.work.class()))
+                    .or_default()
+                    .push((place, item));
             }
             for ((lane, class), items) in lines {
                 self.accept_line(lane, class, items, &mut verdicts);
@@ -201,15 +237,25 @@ impl<'a> Planner<'a> {
         verdicts: &mut [Result<ExecutionId, NotTaken>],
     ) {
         let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        let Some(draft) = self.draft(lane) else { return };
+        let Some(draft) = self.draft(lane) else {
+            return;
+        };
         let first = draft.accept(class, count);
         for (seq, (place, item)) in (first..).zip(items) {
             let id = ExecutionId::new(lane, seq, self.at, self.id_key);
             let head = Arc::clone(&item.work.head);
             let home = self.at.hour();
-            self.batch.executions.push(NewExecution { lane, seq, home, head });
+            self.batch.executions.push(NewExecution {
+                lane,
+                seq,
+                home,
+                head,
+            });
             verdicts[place] = Ok(id);
-            let known = Known { id, work: item.work };
+            let known = Known {
+                id,
+                work: item.work,
+            };
             self.effects.accepted.push((known.clone(), item.arrived));
             self.remember(known);
         }
@@ -235,7 +281,9 @@ impl<'a> Planner<'a> {
         let mut lacking = Vec::new();
         let mut begin = 0;
         while self.effects.claimed.len() < CLAIMS {
-            let Some((priority, candidate)) = turns.next() else { break };
+            let Some((priority, candidate)) = turns.next() else {
+                break;
+            };
             let (lane, class) = (candidate.lane, candidate.class);
             begin += 1;
             let session = turn_of(sessions, &candidate.sessions, begin);
@@ -256,7 +304,9 @@ impl<'a> Planner<'a> {
         else {
             return Claim::LineEmpty;
         };
-        let Some(head) = draft.peek(class) else { return Claim::LineEmpty };
+        let Some(head) = draft.peek(class) else {
+            return Claim::LineEmpty;
+        };
         let free = session.free();
         let most = head.count.min((free / 4).clamp(1, TURN));
         let known = side.heads.known_from(head.first, most);
@@ -267,10 +317,20 @@ impl<'a> Planner<'a> {
         let count = u32::try_from(slots.len()).unwrap_or(0);
         let fence = draft.fence();
         // Another group may have taken the room in the meantime: then it is the next one's turn.
-        let Some(run) = draft.claim(class, count, &session.worker_id) else { return Claim::Some };
+        let Some(run) = draft.claim(class, count, &session.worker_id) else {
+            return Claim::Some;
+        };
         for (seq, slot) in (run.first..).zip(slots) {
-            let Some(known) = side.heads.take(seq) else { continue };
-            side.held.insert(seq, Held { slot: Some(slot), known: known.clone() });
+            let Some(known) = side.heads.take(seq) else {
+                continue;
+            };
+            side.held.insert(
+                seq,
+                Held {
+                    slot: Some(slot),
+                    known: known.clone(),
+                },
+            );
             self.effects.claimed.push(ClaimedTask {
                 session: Arc::clone(session),
                 known,
@@ -289,24 +349,37 @@ impl<'a> Planner<'a> {
         servings: &mut Servings,
         unknown: &mut Vec<(LaneId, Run, Class)>,
     ) -> Vec<Candidate> {
-        let waiting = self.lanes.iter().filter(|(_, lane)| !lane.waiting().is_empty());
+        let waiting = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.waiting().is_empty());
         for lane in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.draft(lane);
         }
         let mut candidates = Vec::new();
         for (lane, draft) in &self.drafts {
-            let Some(side) = self.sides.get(lane) else { continue };
+            let Some(side) = self.sides.get(lane) else {
+                continue;
+            };
             for class in draft.classes() {
-                let Some(run) = draft.peek(class) else { continue };
+                let Some(run) = draft.peek(class) else {
+                    continue;
+                };
                 // A line's names come with its heads.
                 let Some(known) = side.heads.get(run.first) else {
                     unknown.push((*lane, run, class));
                     continue;
                 };
-                let Work { queue, job_type, .. } = &*known.work;
+                let Work {
+                    queue, job_type, ..
+                } = &*known.work;
                 let sessions = servings.who(class, &queue.name, job_type, sessions);
                 if !sessions.is_empty() {
-                    candidates.push(Candidate { lane: *lane, class, sessions });
+                    candidates.push(Candidate {
+                        lane: *lane,
+                        class,
+                        sessions,
+                    });
                 }
             }
         }
@@ -336,7 +409,9 @@ fn turn_of<'s>(
     begin: usize,
 ) -> Option<&'s Arc<Session>> {
     let turns = (0..places.len()).map(|step| places[(begin + step) % places.len()]);
-    turns.map(|place| &sessions[place]).find(|session| session.free() > 0)
+    turns
+        .map(|place| &sessions[place])
+        .find(|session| session.free() > 0)
 }
 
 fn outcome_of(
@@ -405,8 +480,17 @@ mod tests {
         for (waited_us, ran_us, held_us) in [(0, 0, 0), (5, 900, 3), (u64::MAX, 7, u64::MAX)] {
             let (fence, permanent, error, output) = (1, false, None, None);
             let result = AttemptResult::Success;
-            let report =
-                Report { id, fence, result, permanent, error, output, waited_us, ran_us, held_us };
+            let report = Report {
+                id,
+                fence,
+                result,
+                permanent,
+                error,
+                output,
+                waited_us,
+                ran_us,
+                held_us,
+            };
             for since_claim in [-5, 0, 1, 1_000, 1_000_000] {
                 let phases = phases(&report, since_claim);
                 assert_eq!(phases.iter().sum::<i64>(), since_claim.max(0));

@@ -64,7 +64,9 @@ impl Heads {
 
 impl Side {
     pub(super) fn new(running: FxHashMap<u64, Known>) -> Self {
-        let held = running.into_iter().map(|(seq, known)| (seq, Held { slot: None, known }));
+        let held = running
+            .into_iter()
+            .map(|(seq, known)| (seq, Held { slot: None, known }));
         Self {
             adopted: Instant::now(),
             heads: Heads::default(),

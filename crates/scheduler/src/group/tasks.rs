@@ -14,7 +14,9 @@ use crate::session::Session;
 
 /// Sends each worker its tasks, all in one message.
 pub(super) fn dispatch(scheduler_id: &str, claimed: &[ClaimedTask]) {
-    let tasks = claimed.iter().map(|claimed| (&claimed.session, task(scheduler_id, claimed)));
+    let tasks = claimed
+        .iter()
+        .map(|claimed| (&claimed.session, task(scheduler_id, claimed)));
     for (session, tasks) in by_session(tasks) {
         session.send(work_response::Message::Dispatch(Dispatch { tasks }));
     }
@@ -22,9 +24,13 @@ pub(super) fn dispatch(scheduler_id: &str, claimed: &[ClaimedTask]) {
 
 /// Tells each worker what became of its results, all in one message.
 pub(super) fn settle(settlements: Vec<(Arc<Session>, Settlement)>) {
-    let settlements = settlements.iter().map(|(session, settlement)| (session, settlement.clone()));
+    let settlements = settlements
+        .iter()
+        .map(|(session, settlement)| (session, settlement.clone()));
     for (session, settlements) in by_session(settlements) {
-        session.send(work_response::Message::Settlements(Settlements { settlements }));
+        session.send(work_response::Message::Settlements(Settlements {
+            settlements,
+        }));
     }
 }
 
@@ -33,7 +39,10 @@ fn by_session<'a, T>(
 ) -> Vec<(&'a Arc<Session>, Vec<T>)> {
     let mut groups: Vec<(&Arc<Session>, Vec<T>)> = Vec::new();
     for (session, item) in items {
-        match groups.iter_mut().find(|(known, _)| known.number == session.number) {
+        match groups
+            .iter_mut()
+            .find(|(known, _)| known.number == session.number)
+        {
             Some((_, group)) => group.push(item),
             None => groups.push((session, vec![item])),
         }
@@ -42,9 +51,18 @@ fn by_session<'a, T>(
 }
 
 fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
-    let ClaimedTask { known, fence, attempt, .. } = claimed;
+    let ClaimedTask {
+        known,
+        fence,
+        attempt,
+        ..
+    } = claimed;
     let (work, head) = (&known.work, &known.work.head);
-    let headers = head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     Task {
         execution_id: Bytes::copy_from_slice(known.id.as_bytes()),
         fence: *fence,
@@ -56,7 +74,9 @@ fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
         content_type: head.content_type.as_deref().unwrap_or_default().to_owned(),
         headers,
         correlation_id: correlation_id(known.id, head.correlation_id.as_deref()),
-        trace_context: head.trace.map_or_else(Bytes::new, |trace| task_context(known.id, trace)),
+        trace_context: head
+            .trace
+            .map_or_else(Bytes::new, |trace| task_context(known.id, trace)),
         tracestate: tracestate(scheduler_id, head.tracestate.as_deref()),
         timeout_us: u64::try_from(head.timeout.as_micros()).unwrap_or(u64::MAX),
     }
@@ -78,7 +98,10 @@ fn task_context(id: ExecutionId, mut trace: [u8; 25]) -> Bytes {
 fn tracestate(scheduler_id: &str, callers: Option<&str>) -> String {
     let mut state = format!("scheduler={scheduler_id}");
     let others = callers.unwrap_or_default().split(',').map(str::trim);
-    for member in others.filter(|m| !m.is_empty() && !m.starts_with("scheduler=")).take(31) {
+    for member in others
+        .filter(|m| !m.is_empty() && !m.starts_with("scheduler="))
+        .take(31)
+    {
         if state.len() + 1 + member.len() > 512 {
             break;
         }
@@ -109,7 +132,9 @@ pub(super) fn notify(watchers: &mut Watchers, claimed: &[ClaimedTask], ended: &[
         worker: Arc::clone(&claimed.session.worker_id),
     });
     for change in ends.chain(begins) {
-        let Some(watching) = watchers.get_mut(&change.id) else { continue };
+        let Some(watching) = watchers.get_mut(&change.id) else {
+            continue;
+        };
         watching.retain(|watcher| watcher.send(change.clone()).is_ok());
         if watching.is_empty() || change.state.is_final() {
             watchers.remove(&change.id);
@@ -124,7 +149,10 @@ mod tests {
     #[test]
     fn the_schedulers_member_comes_first_and_once_and_the_state_stays_short() {
         assert_eq!(tracestate("s-1", None), "scheduler=s-1");
-        assert_eq!(tracestate("s-1", Some("a=1, scheduler=s-0,b=2")), "scheduler=s-1,a=1,b=2");
+        assert_eq!(
+            tracestate("s-1", Some("a=1, scheduler=s-0,b=2")),
+            "scheduler=s-1,a=1,b=2"
+        );
         let long = format!("a={},b=2", "x".repeat(600));
         assert!(tracestate("s-1", Some(&long)).len() <= 512);
     }

@@ -44,10 +44,13 @@ impl Internal {
             }
         }
         let accepted = futures::future::join_all(
-            own.into_iter().map(|(group, items)| self.submit_to_group(group, items)),
+            own.into_iter()
+                .map(|(group, items)| self.submit_to_group(group, items)),
         );
         let forwarded = futures::future::join_all(
-            foreign.into_iter().map(|(address, items)| self.forward(address, items)),
+            foreign
+                .into_iter()
+                .map(|(address, items)| self.forward(address, items)),
         );
         let (accepted, forwarded) = futures::future::join(accepted, forwarded).await;
         for (place, verdict) in accepted.into_iter().chain(forwarded).flatten() {
@@ -63,9 +66,14 @@ impl Internal {
     ) -> Placed<SubmitVerdict> {
         let (places, items): (Vec<usize>, Vec<Incoming>) = items.into_iter().unzip();
         let (reply, verdicts) = oneshot::channel();
-        self.groups.0[group].send(Input::Submit(Submit { items, reply })).await;
+        self.groups.0[group]
+            .send(Input::Submit(Submit { items, reply }))
+            .await;
         let verdicts = verdicts.await.unwrap_or_else(|_| {
-            places.iter().map(|_| Err(NotTaken::InDoubt("the scheduler ends".into()))).collect()
+            places
+                .iter()
+                .map(|_| Err(NotTaken::InDoubt("the scheduler ends".into())))
+                .collect()
         });
         let verdicts = verdicts.into_iter().map(|verdict| match verdict {
             Ok(id) => accepted(id.to_string()),
@@ -80,17 +88,29 @@ impl Internal {
         items: Placed<ForwardedSubmission>,
     ) -> Placed<SubmitVerdict> {
         let (places, submissions): (Vec<usize>, Vec<_>) = items.into_iter().unzip();
-        let request = self.peers.request(SubmitRequest { submissions, forwarded: true });
+        let request = self.peers.request(SubmitRequest {
+            submissions,
+            forwarded: true,
+        });
         let answer = match self.peers.client(&address) {
             Ok(mut client) => client.submit(request).await,
             Err(status) => Err(status),
         };
         match answer {
-            Ok(answer) => places.into_iter().zip(answer.into_inner().verdicts).collect(),
+            Ok(answer) => places
+                .into_iter()
+                .zip(answer.into_inner().verdicts)
+                .collect(),
             Err(status) => {
-                let why = format!("the lane's owner didn't answer ({}): the item may or may not have been taken", status.message());
+                let why = format!(
+                    "the lane's owner didn't answer ({}): the item may or may not have been taken",
+                    status.message()
+                );
                 let verdict = refused(refusal(Code::Unavailable, "", why));
-                places.into_iter().map(|place| (place, verdict.clone())).collect()
+                places
+                    .into_iter()
+                    .map(|place| (place, verdict.clone()))
+                    .collect()
             }
         }
     }
@@ -119,9 +139,17 @@ impl Internal {
             refusal(Code::NotFound, "job_type", message)
         })?;
         let retry_policy = catalog.policy_number(&policy).await.map_err(unavailable)?;
-        let head = head_of(submission, item.origin, (tenant, queue, job_type, retry_policy));
+        let head = head_of(
+            submission,
+            item.origin,
+            (tenant, queue, job_type, retry_policy),
+        );
         let work: Work = self.shared.work_of(head).await.map_err(unavailable)?;
-        Ok(Incoming { lane: LaneId(lane), work: Arc::new(work), arrived })
+        Ok(Incoming {
+            lane: LaneId(lane),
+            work: Arc::new(work),
+            arrived,
+        })
     }
 }
 
@@ -137,15 +165,23 @@ fn number(wire: u32) -> i32 {
 }
 
 fn accepted(id: String) -> SubmitVerdict {
-    SubmitVerdict { verdict: Some(Verdict::ExecutionId(id)) }
+    SubmitVerdict {
+        verdict: Some(Verdict::ExecutionId(id)),
+    }
 }
 
 fn refused(refusal: Refusal) -> SubmitVerdict {
-    SubmitVerdict { verdict: Some(Verdict::Refusal(refusal)) }
+    SubmitVerdict {
+        verdict: Some(Verdict::Refusal(refusal)),
+    }
 }
 
 fn refusal(code: Code, field: &str, message: String) -> Refusal {
-    Refusal { code: code as i32, field: field.to_owned(), message }
+    Refusal {
+        code: code as i32,
+        field: field.to_owned(),
+        message,
+    }
 }
 
 fn check(submission: &Submission) -> Result<(), LimitError> {
@@ -158,26 +194,40 @@ fn check(submission: &Submission) -> Result<(), LimitError> {
     limits::check_labels(submission.labels.iter().map(texts))?;
     limits::check_headers(submission.headers.iter().map(texts))?;
     if submission.payload.len() > limits::MAX_PAYLOAD_BYTES {
-        let message = format!("{} bytes; at most 1 MiB is allowed", submission.payload.len());
+        let message = format!(
+            "{} bytes; at most 1 MiB is allowed",
+            submission.payload.len()
+        );
         return Err(LimitError::new("payload", message));
     }
     if Priority::from_number(submission.priority).is_none() {
-        return Err(LimitError::new("priority", format!("{} is unknown", submission.priority)));
+        return Err(LimitError::new(
+            "priority",
+            format!("{} is unknown", submission.priority),
+        ));
     }
     Ok(())
 }
 
 fn policy_of(submission: &Submission) -> Result<RetryPolicy, LimitError> {
     let usual = RetryPolicy::default();
-    let Some(asked) = &submission.retry_policy else { return Ok(usual) };
+    let Some(asked) = &submission.retry_policy else {
+        return Ok(usual);
+    };
     let field = "retry_policy";
     let attempts = asked.max_attempts.unwrap_or(u32::from(usual.max_attempts));
     if !(1..=limits::MAX_ATTEMPTS).contains(&attempts) {
-        return Err(LimitError::new(field, format!("max_attempts {attempts} must be 1 to 1000")));
+        return Err(LimitError::new(
+            field,
+            format!("max_attempts {attempts} must be 1 to 1000"),
+        ));
     }
     let multiplier = asked.multiplier.unwrap_or(usual.backoff.multiplier);
     if !(1.0..=100.0).contains(&multiplier) {
-        return Err(LimitError::new(field, format!("multiplier {multiplier} must be 1 to 100")));
+        return Err(LimitError::new(
+            field,
+            format!("multiplier {multiplier} must be 1 to 100"),
+        ));
     }
     let wait = |asked: Option<prost_types::Duration>, usual: Duration| match asked {
         None => Ok(usual),
@@ -192,7 +242,10 @@ fn policy_of(submission: &Submission) -> Result<RetryPolicy, LimitError> {
         max: wait(asked.max_backoff, usual.backoff.max)?,
         jitter: asked.jitter.unwrap_or(usual.backoff.jitter),
     };
-    Ok(RetryPolicy { max_attempts: u16::try_from(attempts).unwrap_or(u16::MAX), backoff })
+    Ok(RetryPolicy {
+        max_attempts: u16::try_from(attempts).unwrap_or(u16::MAX),
+        backoff,
+    })
 }
 
 fn head_of(
@@ -202,7 +255,9 @@ fn head_of(
 ) -> Head {
     let origin = origin.unwrap_or_default();
     let text = |text: String| (!text.is_empty()).then(|| text.into_boxed_str());
-    let timeout = submission.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
+    let timeout = submission
+        .timeout
+        .and_then(|timeout| Duration::try_from(timeout).ok());
     let timeout = timeout.unwrap_or(limits::DEFAULT_TIMEOUT);
     let received = i64::try_from(origin.received_unix_us).unwrap_or(0);
     Head {
@@ -216,7 +271,11 @@ fn head_of(
         trace: bytes_of(&origin.trace_context),
         parent_span: bytes_of(&origin.parent_span_id),
         request_at: (received > 0).then_some(Micros(received)),
-        tracestate: text(service::parse_tracestate(&origin.tracestate).unwrap_or_default().to_owned()),
+        tracestate: text(
+            service::parse_tracestate(&origin.tracestate)
+                .unwrap_or_default()
+                .to_owned(),
+        ),
         correlation_id: text(submission.correlation_id),
         labels: submission.labels.into_iter().collect(),
         headers: submission.headers.into_iter().collect(),

@@ -30,19 +30,24 @@ pub(super) fn standing(stored: &StoredExecution, memory: &InMemory) -> Standing 
     };
     let last_fence = last.map_or(0, |last| last.fence);
     match memory {
-        InMemory::Running { fence, attempt, worker, claimed, .. } if *fence > last_fence => {
-            Standing {
-                state: ExecutionState::Running,
-                reason: 0,
-                since: *claimed,
-                attempt: *attempt,
-                fence: *fence,
-                worker: worker.to_string(),
-            }
-        }
-        InMemory::Queued { since } if !last.is_some_and(|last| last.state.is_final()) => {
-            Standing { since: *since, ..from_rows(ExecutionState::Queued) }
-        }
+        InMemory::Running {
+            fence,
+            attempt,
+            worker,
+            claimed,
+            ..
+        } if *fence > last_fence => Standing {
+            state: ExecutionState::Running,
+            reason: 0,
+            since: *claimed,
+            attempt: *attempt,
+            fence: *fence,
+            worker: worker.to_string(),
+        },
+        InMemory::Queued { since } if !last.is_some_and(|last| last.state.is_final()) => Standing {
+            since: *since,
+            ..from_rows(ExecutionState::Queued)
+        },
         _ => from_rows(last.map_or(ExecutionState::Queued, |last| last.state)),
     }
 }
@@ -62,7 +67,10 @@ pub(super) async fn execution(
     let policy = catalog.policy(head.retry_policy).await.ok().flatten();
     let last = stored.attempts.last();
     let retrying = standing.state == ExecutionState::Retrying;
-    let succeeded = stored.attempts.iter().rfind(|a| a.state == ExecutionState::Succeeded);
+    let succeeded = stored
+        .attempts
+        .iter()
+        .rfind(|a| a.state == ExecutionState::Succeeded);
     Execution {
         execution_id: id.to_string(),
         job_type: job_type.map(|name| name.to_string()).unwrap_or_default(),
@@ -75,11 +83,22 @@ pub(super) async fn execution(
         correlation_id: correlation_id(id, head.correlation_id.as_deref()),
         submitted_at: Some(timestamp(head.accepted)),
         state_since: Some(timestamp(standing.since)),
-        next_attempt_at: last.filter(|_| retrying).and_then(|last| last.next_at).map(timestamp),
+        next_attempt_at: last
+            .filter(|_| retrying)
+            .and_then(|last| last.next_at)
+            .map(timestamp),
         attempts: attempts(stored, memory),
-        output: succeeded.and_then(|a| a.output.clone()).map(Into::into).unwrap_or_default(),
-        output_content_type: succeeded.and_then(|a| a.output_type.clone()).unwrap_or_default(),
-        trace_id: head.trace.map(|trace| hex::encode(&trace[..16])).unwrap_or_default(),
+        output: succeeded
+            .and_then(|a| a.output.clone())
+            .map(Into::into)
+            .unwrap_or_default(),
+        output_content_type: succeeded
+            .and_then(|a| a.output_type.clone())
+            .unwrap_or_default(),
+        trace_id: head
+            .trace
+            .map(|trace| hex::encode(&trace[..16]))
+            .unwrap_or_default(),
         trace_kept: head.trace.is_some_and(|trace| trace[24] & 1 == 1),
         max_attempts: policy.map_or(0, |policy| u32::from(policy.max_attempts)),
         partition: u32::from(id.lane().0),
@@ -89,7 +108,13 @@ pub(super) async fn execution(
 fn attempts(stored: &StoredExecution, memory: &InMemory) -> Vec<Attempt> {
     let mut attempts: Vec<Attempt> = stored.attempts.iter().map(ended).collect();
     let last_fence = stored.attempts.last().map_or(0, |last| last.fence);
-    if let InMemory::Running { fence, attempt, worker, claimed, queued_us } = memory
+    if let InMemory::Running {
+        fence,
+        attempt,
+        worker,
+        claimed,
+        queued_us,
+    } = memory
         && *fence > last_fence
     {
         attempts.push(Attempt {
@@ -105,8 +130,7 @@ fn attempts(stored: &StoredExecution, memory: &InMemory) -> Vec<Attempt> {
 }
 
 fn ended(attempt: &StoredAttempt) -> Attempt {
-    let [queued, dispatching, running, reporting] =
-        attempt.phases_us.map(|us| Some(duration(us)));
+    let [queued, dispatching, running, reporting] = attempt.phases_us.map(|us| Some(duration(us)));
     Attempt {
         number: u32::try_from(attempt.attempt).unwrap_or(0),
         fence: attempt.fence,
@@ -133,5 +157,8 @@ fn timestamp(at: Micros) -> prost_types::Timestamp {
 
 fn duration(us: i64) -> prost_types::Duration {
     let nanos = i32::try_from(us % 1_000_000 * 1_000).unwrap_or(0);
-    prost_types::Duration { seconds: us / 1_000_000, nanos }
+    prost_types::Duration {
+        seconds: us / 1_000_000,
+        nanos,
+    }
 }

@@ -38,9 +38,15 @@ impl Internal {
         let Some(address) = address.filter(|_| !request.forwarded) else {
             return Err(no_owner(id));
         };
-        let request = GetExecutionRequest { forwarded: true, ..request };
+        let request = GetExecutionRequest {
+            forwarded: true,
+            ..request
+        };
         let mut client = self.peers.client(&address)?;
-        Ok(client.get_execution(self.peers.request(request)).await?.into_inner())
+        Ok(client
+            .get_execution(self.peers.request(request))
+            .await?
+            .into_inner())
     }
 
     fn elsewhere(&self, id: ExecutionId) -> Option<String> {
@@ -68,8 +74,11 @@ impl Internal {
         tenant: u32,
     ) -> Result<StoredExecution, Status> {
         let windows = Arc::clone(&self.shared.windows.borrow());
-        let stored =
-            self.shared.database.execution(&windows, id.lane(), id.home(), id.seq()).await;
+        let stored = self
+            .shared
+            .database
+            .execution(&windows, id.lane(), id.home(), id.seq())
+            .await;
         let stored = stored.map_err(|error| trouble(&error))?;
         let own = |stored: &StoredExecution| u32::try_from(stored.head.tenant) == Ok(tenant);
         stored.filter(own).ok_or_else(|| not_found(id))
@@ -82,6 +91,7 @@ pub(super) fn not_found(id: ExecutionId) -> Status {
 
 pub(super) fn no_owner(id: ExecutionId) -> Status {
     let lane = id.lane();
-    Status::unavailable(format!("lane {lane} has no owner just now; try again in a second"))
+    Status::unavailable(format!(
+        "lane {lane} has no owner just now; try again in a second"
+    ))
 }
-

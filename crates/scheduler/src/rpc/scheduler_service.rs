@@ -34,7 +34,13 @@ impl Internal {
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let peers = Peers::new(&service_token)?;
-        Ok(Self { shared, groups, peers, service_token, shutdown })
+        Ok(Self {
+            shared,
+            groups,
+            peers,
+            service_token,
+            shutdown,
+        })
     }
 
     fn check<T>(&self, request: Request<T>) -> Result<T, Status> {
@@ -65,7 +71,11 @@ impl SchedulerService for Internal {
         self.check(request)?;
         let views = WatchStream::new(self.shared.view.subscribe());
         let views = views
-            .map(|view| Ok(WatchClusterResponse { view: Some((*view).clone()) }))
+            .map(|view| {
+                Ok(WatchClusterResponse {
+                    view: Some((*view).clone()),
+                })
+            })
             .take_until(self.shutdown.clone().cancelled_owned());
         Ok(Response::new(Box::pin(views)))
     }
@@ -75,14 +85,20 @@ impl SchedulerService for Internal {
         request: Request<ResolveKeyRequest>,
     ) -> Result<Response<ResolveKeyResponse>, Status> {
         let ResolveKeyRequest { key_id } = self.check(request)?;
-        let key = self.shared.catalog.key(&key_id).await.map_err(|error| trouble(&error))?;
+        let key = self
+            .shared
+            .catalog
+            .key(&key_id)
+            .await
+            .map_err(|error| trouble(&error))?;
         let key = key.ok_or_else(|| Status::not_found("there is no such key"))?;
         let tenant_name = match key.tenant {
             0 => String::new(),
             number => {
                 let name = self.shared.catalog.tenant(number).await;
                 let name = name.map_err(|error| trouble(&error))?;
-                name.ok_or_else(|| Status::not_found("the key's tenant is gone"))?.to_string()
+                name.ok_or_else(|| Status::not_found("the key's tenant is gone"))?
+                    .to_string()
             }
         };
         Ok(Response::new(ResolveKeyResponse {

@@ -57,7 +57,10 @@ impl Internal {
         watcher: mpsc::UnboundedSender<Change>,
     ) -> Result<Standing, Status> {
         let (reply, memory) = oneshot::channel();
-        self.groups.of(id.lane()).send(Input::Watch(id, watcher, reply)).await;
+        self.groups
+            .of(id.lane())
+            .send(Input::Watch(id, watcher, reply))
+            .await;
         let memory = memory.await.ok().flatten().ok_or_else(|| no_owner(id))?;
         let stored = self.stored(id, tenant).await?;
         Ok(standing(&stored, &memory))
@@ -79,13 +82,26 @@ where
 }
 
 fn beginning(id: ExecutionId, standing: Standing) -> WatchExecutionsResponse {
-    let Standing { state, reason, attempt, fence, worker, .. } = standing;
+    let Standing {
+        state,
+        reason,
+        attempt,
+        fence,
+        worker,
+        ..
+    } = standing;
     response(id, (state, reason), attempt, fence, worker)
 }
 
 fn told(change: &Change) -> WatchExecutionsResponse {
     let standing = (change.state, change.reason as i32);
-    response(change.id, standing, change.attempt, change.fence, change.worker.to_string())
+    response(
+        change.id,
+        standing,
+        change.attempt,
+        change.fence,
+        change.worker.to_string(),
+    )
 }
 
 fn response(
@@ -103,6 +119,7 @@ fn response(
         fence,
         worker_id,
     };
-    WatchExecutionsResponse { change: Some(change) }
+    WatchExecutionsResponse {
+        change: Some(change),
+    }
 }
-

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use domain::limits::{self, LimitError};
 use domain::{AttemptResult, ExecutionId};
 use proto::v1::{
-    ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, WorkRequest, Welcome,
+    ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, Welcome, WorkRequest,
     work_request, work_response,
 };
 use tokio::sync::{oneshot, watch};
@@ -47,12 +47,22 @@ impl WorkStream {
             queues: hello.queues.into_iter().collect(),
         };
         let lease = shared.worker_lease;
-        let session = shared.sessions.open(&hello.worker_id, incarnation, capabilities, lease);
+        let session = shared
+            .sessions
+            .open(&hello.worker_id, incarnation, capabilities, lease);
         let connection = shared.sessions.next_number();
         let views = shared.view.subscribe();
-        let mut stream = Self { shared, groups, session, connection, views };
+        let mut stream = Self {
+            shared,
+            groups,
+            session,
+            connection,
+            views,
+        };
         let revoked = stream.tell_groups(&hello.held, true).await;
-        stream.session.set_window(hello.window.min(limits::MAX_SLOTS));
+        stream
+            .session
+            .set_window(hello.window.min(limits::MAX_SLOTS));
         stream.welcome(outbound);
         stream.revoke(revoked);
         Ok(stream)
@@ -68,10 +78,16 @@ impl WorkStream {
             heartbeat_us: micros(lease / 3),
             cluster_view: Some(view),
         });
-        let first = proto::v1::WorkResponse { message: Some(welcome) };
+        let first = proto::v1::WorkResponse {
+            message: Some(welcome),
+        };
         let _ = outbound.send(Ok(first));
         self.session.attach(self.connection, outbound);
-        tracing::info!(event = "worker_connected", worker_id = &*self.session.worker_id, "worker connected");
+        tracing::info!(
+            event = "worker_connected",
+            worker_id = &*self.session.worker_id,
+            "worker connected"
+        );
     }
 
     /// Serves the stream until it ends.
@@ -109,7 +125,8 @@ impl WorkStream {
     async fn take(&mut self, request: WorkRequest) {
         match request.message {
             Some(work_request::Message::Results(results)) => {
-                self.report(results.results.into_iter().filter_map(report_of).collect()).await;
+                self.report(results.results.into_iter().filter_map(report_of).collect())
+                    .await;
             }
             Some(work_request::Message::Heartbeat(beat)) => self.answer(&beat),
             Some(work_request::Message::Window(window)) => {
@@ -120,8 +137,11 @@ impl WorkStream {
                 self.revoke(revoked);
             }
             Some(work_request::Message::Goodbye(_)) => {
-                tracing::info!(event = "worker_left", worker_id = &*self.session.worker_id,
-                    "worker said goodbye");
+                tracing::info!(
+                    event = "worker_left",
+                    worker_id = &*self.session.worker_id,
+                    "worker said goodbye"
+                );
                 self.session.leave();
             }
             // A second Hello, or what a later version says.
@@ -135,8 +155,11 @@ impl WorkStream {
             return;
         }
         self.session.renew(self.shared.worker_lease);
-        let answer = HeartbeatAnswer { number: beat.number };
-        self.session.send(work_response::Message::HeartbeatAnswer(answer));
+        let answer = HeartbeatAnswer {
+            number: beat.number,
+        };
+        self.session
+            .send(work_response::Message::HeartbeatAnswer(answer));
     }
 
     async fn report(&self, reports: Vec<Report>) {
@@ -150,7 +173,9 @@ impl WorkStream {
         }
         for (group, reports) in self.groups.0.iter().zip(by_group) {
             if !reports.is_empty() {
-                group.send(Input::Reports(Arc::clone(&self.session), reports)).await;
+                group
+                    .send(Input::Reports(Arc::clone(&self.session), reports))
+                    .await;
             }
         }
     }
@@ -161,12 +186,18 @@ impl WorkStream {
         let groups = self.groups.0.len();
         let mut revoked = Vec::new();
         for (place, group) in self.groups.0.iter().enumerate() {
-            let concerns =
-                |task: &&HeldTask| usize::from(task.0.lane().0) % groups == place;
+            let concerns = |task: &&HeldTask| usize::from(task.0.lane().0) % groups == place;
             let held = held.iter().filter(concerns).copied().collect();
             let (reply, answer) = oneshot::channel();
             let session = Arc::clone(&self.session);
-            group.send(Input::Holding(Holding { session, held, complete, reply })).await;
+            group
+                .send(Input::Holding(Holding {
+                    session,
+                    held,
+                    complete,
+                    reply,
+                }))
+                .await;
             revoked.extend(answer.await.unwrap_or_default());
         }
         revoked
@@ -178,9 +209,14 @@ impl WorkStream {
         }
         let held = tasks.into_iter().map(|(id, fence)| {
             let execution_id = Bytes::copy_from_slice(id.as_bytes());
-            Held { execution_id, fence }
+            Held {
+                execution_id,
+                fence,
+            }
         });
-        self.session.send(work_response::Message::Revoke(Revoke { held: held.collect() }));
+        self.session.send(work_response::Message::Revoke(Revoke {
+            held: held.collect(),
+        }));
     }
 }
 
@@ -197,7 +233,10 @@ fn check(hello: &Hello) -> Result<(), LimitError> {
         limits::check_name("queues", name)?;
     }
     if !(1..=limits::MAX_SLOTS).contains(&hello.slots) {
-        return Err(LimitError::new("slots", format!("{} must be 1 to 100000", hello.slots)));
+        return Err(LimitError::new(
+            "slots",
+            format!("{} must be 1 to 100000", hello.slots),
+        ));
     }
     Ok(())
 }
@@ -209,12 +248,15 @@ fn held_of(held: &Held) -> Option<HeldTask> {
 /// `None`: a result of something that this version doesn't know, or of no execution at all.
 fn report_of(result: proto::v1::Result) -> Option<Report> {
     let id = ExecutionId::from_slice(&result.execution_id)?;
-    let kind = AttemptResult::from_number(result.result)
-        .filter(|kind| *kind != AttemptResult::Lost)?;
+    let kind =
+        AttemptResult::from_number(result.result).filter(|kind| *kind != AttemptResult::Lost)?;
     let permanent = result.error.as_ref().is_some_and(|error| error.permanent);
     let error = result.error.map(|error| {
         let class = limits::cut_text(&error.class, limits::MAX_ERROR_CLASS_BYTES);
-        (class, limits::cut_text(&error.message, limits::MAX_ERROR_BYTES))
+        (
+            class,
+            limits::cut_text(&error.message, limits::MAX_ERROR_BYTES),
+        )
     });
     let success = kind == AttemptResult::Success;
     let mut output = result.output;

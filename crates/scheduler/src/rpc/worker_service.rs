@@ -21,7 +21,11 @@ pub(crate) struct WorkerApi {
 
 impl WorkerApi {
     pub(crate) fn new(shared: Arc<Shared>, groups: Groups, shutdown: CancellationToken) -> Self {
-        Self { shared, groups, shutdown }
+        Self {
+            shared,
+            groups,
+            shutdown,
+        }
     }
 }
 
@@ -56,6 +60,8 @@ impl WorkerService for WorkerApi {
 fn hello_of(first: Option<WorkRequest>) -> Result<Hello, Status> {
     match first.and_then(|request| request.message) {
         Some(work_request::Message::Hello(hello)) => Ok(hello),
-        _ => Err(Status::invalid_argument("a worker's first message is Hello")),
+        _ => Err(Status::invalid_argument(
+            "a worker's first message is Hello",
+        )),
     }
 }

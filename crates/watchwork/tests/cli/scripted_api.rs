@@ -5,7 +5,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use proto::v1::execution_service_server::{ExecutionService, ExecutionServiceServer};
-use proto::v1::*;
+use proto::v1::{
+    Attempt, AttemptResult, Execution, ExecutionState, GetExecutionRequest, GetExecutionResponse,
+    Submission, SubmitBatchRequest, SubmitBatchResponse, SubmitRequest, SubmitResponse,
+    WatchExecutionsRequest, WatchExecutionsResponse,
+};
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};

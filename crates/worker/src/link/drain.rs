@@ -14,6 +14,8 @@ pub(super) struct Drain {
     ask_at: Instant,
     drop_at: Instant,
     end_at: Instant,
+    /// How long after that the streams may take to close.
+    close_within: Duration,
     asked: Option<Urgency>,
 }
 
@@ -25,6 +27,7 @@ impl Drain {
             ask_at,
             drop_at: ask_at + last / 2,
             end_at: ask_at + last * 4 / 5,
+            close_within: last / 10,
             asked: None,
         }
     }
@@ -85,10 +88,7 @@ impl Link {
             .filter_map(|(id, held)| self.route(id.lane(), held.origin))
             .collect();
         let unsettled = self.holdings.len();
-        let within = self
-            .drain
-            .as_ref()
-            .map_or(LAST, |drain| drain.end_at - drain.drop_at);
+        let within = self.drain.as_ref().map_or(LAST, |drain| drain.close_within);
         self.peers.close(within, |peer| !busy.contains(&peer)).await;
         let _ = self.notices.send(Notice::Left { unsettled });
     }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::v1;
 use proto::v1::work_request::Message as Request;
@@ -21,6 +21,8 @@ pub(super) struct PeerId(u64);
 /// The first back-off; it doubles with each failure.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// A session that stood this long was no failure.
+const STABLE: Duration = Duration::from_secs(5);
 
 /// All sessions, under way or standing.
 pub(super) struct Peers {
@@ -40,6 +42,8 @@ pub(super) struct Peer {
     pub(super) scheduler: Option<SchedulerRef>,
     /// Known from when the connection stands.
     outbox: Option<mpsc::Sender<v1::WorkRequest>>,
+    /// When it said Welcome.
+    welcomed: Option<Instant>,
     /// The window that it was told last.
     window: u32,
     session: AbortOnDropHandle<()>,
@@ -81,6 +85,7 @@ impl Peers {
             address: address.to_owned(),
             scheduler: None,
             outbox: None,
+            welcomed: None,
             window: 0,
             session: AbortOnDropHandle::new(tokio::spawn(session.run())),
         };
@@ -103,7 +108,7 @@ impl Peers {
             return false;
         };
         peer.scheduler = Some(scheduler);
-        self.failures.remove(&peer.address);
+        peer.welcomed = Some(Instant::now());
         true
     }
 
@@ -112,7 +117,8 @@ impl Peers {
     pub(super) fn lose(&mut self, id: PeerId, reason: &str) -> Option<(Peer, bool)> {
         let peer = self.by_id.remove(&id)?;
         let (count, last) = self.failures.entry(peer.address.clone()).or_default();
-        *count = count.saturating_add(1);
+        let stood = peer.welcomed.is_some_and(|since| since.elapsed() >= STABLE);
+        *count = if stood { 1 } else { count.saturating_add(1) };
         let is_news = last != reason;
         reason.clone_into(last);
         Some((peer, is_news))

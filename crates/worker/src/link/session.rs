@@ -196,7 +196,10 @@ fn describe(status: tonic::Status) -> Reason {
     let mut text = format!("{}: {}", status.code(), status.message());
     let mut source = std::error::Error::source(&status);
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         source = cause.source();
     }
     text

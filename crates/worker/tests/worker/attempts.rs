@@ -20,48 +20,35 @@ async fn result_of(stream: &mut Conversation, task: v1::Task) -> v1::Result {
     result
 }
 
+/// Type, payload, and what becomes of it: result, error class, permanence.
+type Case = (
+    &'static str,
+    &'static str,
+    AttemptResult,
+    &'static str,
+    bool,
+);
+
+#[rustfmt::skip]
+const CASES: [Case; 9] = [
+    ("typed", r#"{"number": 1}"#, AttemptResult::Success, "", false),
+    ("typed", r#"{"number": "one"}"#, AttemptResult::Error, "payload", true),
+    ("fail", "", AttemptResult::Error, "told_to_fail", false),
+    ("fail", r#"{"permanent": true}"#, AttemptResult::Error, "told_to_fail", true),
+    ("fail", r#"{"times": 0}"#, AttemptResult::Success, "", false),
+    ("large", "", AttemptResult::Error, "output_too_large", true),
+    ("panic", "", AttemptResult::Panic, "panic", false),
+    ("sleep", r#"{"ms": 60000}"#, AttemptResult::Timeout, "timeout", false),
+    ("unknown", "", AttemptResult::Error, "no_handler", false),
+];
+
 #[tokio::test]
 async fn every_way_to_end_has_its_result_and_is_counted() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 4);
     let mut stream = a.welcome(LEASE, &[]).await;
-    let cases = [
-        (
-            "typed",
-            r#"{"number": 1}"#,
-            AttemptResult::Success,
-            "",
-            false,
-        ),
-        (
-            "typed",
-            r#"{"number": "one"}"#,
-            AttemptResult::Error,
-            "payload",
-            true,
-        ),
-        ("fail", "", AttemptResult::Error, "told_to_fail", false),
-        (
-            "fail",
-            r#"{"permanent": true}"#,
-            AttemptResult::Error,
-            "told_to_fail",
-            true,
-        ),
-        ("fail", r#"{"times": 0}"#, AttemptResult::Success, "", false),
-        ("large", "", AttemptResult::Error, "output_too_large", true),
-        ("panic", "", AttemptResult::Panic, "panic", false),
-        (
-            "sleep",
-            r#"{"ms": 60000}"#,
-            AttemptResult::Timeout,
-            "timeout",
-            false,
-        ),
-        ("unknown", "", AttemptResult::Error, "no_handler", false),
-    ];
     let mut number = 0;
-    for (job_type, payload, expected, class, permanent) in cases {
+    for (job_type, payload, expected, class, permanent) in CASES {
         number += 1;
         let mut task = task(0, number, job_type, payload);
         task.timeout_us = if expected == AttemptResult::Timeout {
@@ -126,46 +113,4 @@ async fn beyond_a_thousand_a_second_single_executions_are_not_logged_but_counted
     assert_eq!(stream.results(3_000).await.len(), 3_000);
     let suppressed = worker.metric("log_lines_suppressed_total", None);
     assert!((3_000.0..=6_000.0).contains(&suppressed), "{suppressed}");
-}
-
-#[tokio::test]
-#[ignore = "measures"]
-async fn speed() {
-    let mut a = Scheduler::start("a").await;
-    let _worker = worker::start(&a, 5_000);
-    let mut stream = a.welcome(LEASE, &[]).await;
-    let begun = std::time::Instant::now();
-    let n = 500_000u64;
-    let mut sent = 0;
-    let mut got = 0;
-    while got < n {
-        while sent < n && sent - got < 4_500 {
-            stream
-                .dispatch((sent..sent + 250).map(|number| task(0, number, "noop", "")))
-                .await;
-            sent += 250;
-        }
-        let results = stream.results(1).await;
-        got += results.len() as u64;
-        let settlements = results
-            .iter()
-            .map(|r| v1::Settlement {
-                execution_id: r.execution_id.clone(),
-                fence: r.fence,
-                verdict: 1,
-            })
-            .collect();
-        stream
-            .say(proto::v1::work_response::Message::Settlements(
-                v1::Settlements { settlements },
-            ))
-            .await;
-    }
-    for entry in std::fs::read_dir("/proc/self/task").unwrap() {
-        let stat = std::fs::read_to_string(entry.unwrap().path().join("stat")).unwrap();
-        let (name, rest) = stat.split_once(')').unwrap();
-        let f: Vec<&str> = rest.split_whitespace().collect();
-        println!("{name} user {} sys {} (10ms)", f[11], f[12]);
-    }
-    println!("{} /s", n as f64 / begun.elapsed().as_secs_f64());
 }

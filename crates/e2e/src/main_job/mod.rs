@@ -1,0 +1,128 @@
+//! The main job: everything on this machine, real work through the public API, a worker and a
+//! scheduler killed in the middle, and the account of it. Nothing is left running.
+
+mod account;
+mod course;
+mod faults;
+mod findings;
+mod input;
+mod percentiles;
+mod progress;
+mod tasks;
+mod tracing_example;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+use cluster::{Cluster, Options};
+use tokio::signal::unix::{SignalKind, signal};
+use watchwork::client::Client;
+
+use crate::{Ledger, Tracker};
+use account::seconds;
+use course::Stage;
+use findings::{complaints, find_all};
+
+/// Where it keeps its database, logs and traces' addresses, below the directory it is run in.
+const DIRECTORY: &str = ".watchwork/main-job";
+/// No more than so many complaints are printed.
+const COMPLAINTS: usize = 20;
+
+/// Runs the main job on the files of the current directory.
+pub async fn run() -> ExitCode {
+    let begin = Instant::now();
+    match in_order().await {
+        Ok(()) => {
+            println!("\nAll is well: done in {}, nothing is left running.", seconds(begin.elapsed()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("\nmain-job: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Brings the cluster up, uses it, and takes it down whatever happens in between.
+async fn in_order() -> Result<()> {
+    let root = env::current_dir()?;
+    let begin = Instant::now();
+    println!("The main job: work on the files of {}\n", root.display());
+    let options = Options::new(root.join(DIRECTORY));
+    let cluster = tokio::select! {
+        started = Cluster::start(options) => started?,
+        () = told_to_stop() => bail!("stopped before it was up"),
+    };
+    println!(
+        "  up after {}: 1 gateway, 2 schedulers, 2 workers, PostgreSQL, a trace receiver",
+        seconds(begin.elapsed())
+    );
+    let done = tokio::select! {
+        done = use_it(&cluster, &root) => done,
+        () = told_to_stop() => Err(anyhow!("stopped")),
+    };
+    let logs = cluster.dir().join("logs");
+    let stopped = tokio::select! {
+        stopped = cluster.stop() => stopped,
+        // What is left of the cluster is killed when it is dropped.
+        () = told_to_stop() => Err(anyhow!("stopped in haste")),
+    };
+    done.and(stopped).with_context(|| format!("see the logs in {}", logs.display()))
+}
+
+async fn use_it(cluster: &Cluster, root: &Path) -> Result<()> {
+    let files = input::files_below(root)?;
+    let scratch = tempfile::Builder::new().prefix("scratch-").tempdir_in(cluster.dir())?;
+    let tasks = tasks::tasks(&files, root, scratch.path());
+    println!("  {} executions on {} files\n", tasks.len(), files.len());
+
+    let address = cluster.gateway_url().context("there is no gateway")?;
+    let client = Client::new(&address, cluster.key()).map_err(|why| anyhow!(why))?;
+    let ledger = Ledger::open(cluster.database_url()).await?;
+    let tracker = Arc::new(Tracker::new(client.clone()));
+    let stage = Stage { cluster, client: &client, ledger: &ledger, tracker: &tracker };
+    let course = stage.run(&tasks).await?;
+
+    let findings = find_all(&client, &tasks, &course.handed_in).await?;
+    let complaints = complaints(&findings, &ledger).await?;
+    account::print_outcomes(&findings);
+    account::print_kills(&course);
+    account::print_speed(&course, &tracker, &findings);
+    tracing_example::print(cluster, &findings).await?;
+    print_places(cluster.dir().to_owned());
+    if complaints.is_empty() {
+        println!(
+            "\nEvery one of {} acknowledged executions ended once, by the API and by the database, \
+             and every output is right.",
+            findings.len()
+        );
+        return Ok(());
+    }
+    for complaint in complaints.iter().take(COMPLAINTS) {
+        eprintln!("  {complaint}");
+    }
+    bail!("{} of {} executions are not as they must be", complaints.len(), findings.len())
+}
+
+fn print_places(dir: PathBuf) {
+    println!("\nWhere to look next");
+    println!("  make dev                                 everything, to play with");
+    println!("  target/debug/watchwork submit|get|watch|trace    against what runs in `make dev`");
+    println!("  {:<40} what the processes said", dir.join("logs").display().to_string());
+    println!("  docs/architecture.md                     how it works");
+}
+
+/// Ctrl-C or SIGTERM.
+async fn told_to_stop() {
+    let listen = |kind| signal(kind).expect("this process may take signals");
+    let mut interrupt = listen(SignalKind::interrupt());
+    let mut terminate = listen(SignalKind::terminate());
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

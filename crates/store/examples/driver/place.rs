@@ -1,0 +1,56 @@
+//! A private PostgreSQL with Watchwork's schema in it.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{Postgres, PostgresOptions};
+use domain::lane::Lane;
+use domain::LaneId;
+use store::{Database, Election, TermHolder, WindowMap, Writer};
+use uuid::Uuid;
+
+/// More than there are connections in a run.
+const LANES: u16 = 4;
+
+/// Where the measuring happens.
+pub(crate) struct Place {
+    server: Postgres,
+    pub(crate) database: Database,
+    pub(crate) url: String,
+    pub(crate) windows: WindowMap,
+}
+
+impl Place {
+    /// Starts the server in `dir`, with nothing in it but what an installation needs.
+    pub(crate) async fn make(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        let server = Postgres::start(dir, PostgresOptions { shared_buffers_mb: 1024 })?;
+        server.drop_database("driver").await?;
+        let url = server.create_database("driver").await?;
+        let database = Database::connect(&url, 2, Arc::new(|_, _, _| {})).await?;
+        database.install(LANES, [7; 16]).await?;
+        let holder = TermHolder {
+            incarnation: Uuid::new_v4(),
+            label: "driver".to_owned(),
+            lease: Duration::from_secs(60),
+        };
+        let mut election = Election::new(database.clone(), holder);
+        let term = election.campaign().await?.ok_or("somebody else leads")?;
+        election.make_windows(&term, 24, 1).await?;
+        election.make_lanes(&term, LANES).await?;
+        let windows = database.windows().await?;
+        Ok(Self { server, database, url, windows })
+    }
+
+    /// A lane as its chain tells it.
+    pub(crate) async fn lane(&self, number: usize) -> Result<Lane, Box<dyn Error>> {
+        let lane = LaneId(u16::try_from(number)?);
+        Ok(Writer::new(self.database.clone()).replay(lane).await?)
+    }
+
+    /// Stops the server and deletes its data.
+    pub(crate) fn remove(self) -> Result<(), Box<dyn Error>> {
+        Ok(self.server.destroy()?)
+    }
+}
