@@ -80,6 +80,11 @@ impl View {
         self.links.get(index)?.as_ref()
     }
 
+    /// Whether `lane` has an owner that can be reached, as far as is known.
+    pub(crate) fn is_reachable(&self, lane: LaneId) -> bool {
+        self.owner(lane).is_some_and(|owner| owner.is_reachable())
+    }
+
     /// Whether the cluster has a lane of this number at all.
     pub(crate) fn has_lane(&self, lane: LaneId) -> bool {
         usize::from(lane.0) < self.lane_owners.len()

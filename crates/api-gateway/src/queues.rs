@@ -29,19 +29,25 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// The lane for the next submission: each in turn, past those that nobody owns while another
-    /// one has an owner.
+    /// The lane for the next submission: each in turn, past those whose owner is missing or can't be
+    /// reached while another lane's can.
     pub(crate) fn next_lane(&self, view: &View) -> LaneId {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let lanes = (0..self.lanes.len()).map(|step| self.lanes[(turn + step) % self.lanes.len()]);
-        let mut lanes = lanes.peekable();
-        let first = lanes
-            .peek()
-            .copied()
-            .expect("a queue without lanes isn't resolved");
-        lanes
-            .find(|lane| view.owner(*lane).is_some())
-            .unwrap_or(first)
+        let lane = |step: usize| self.lanes[(turn.wrapping_add(step)) % self.lanes.len()];
+        let good = (0..self.lanes.len())
+            .map(lane)
+            .find(|lane| view.is_reachable(*lane));
+        let owned = || {
+            (0..self.lanes.len())
+                .map(lane)
+                .find(|lane| view.owner(*lane).is_some())
+        };
+        good.or_else(owned).unwrap_or_else(|| lane(0))
+    }
+
+    /// Whether one of its lanes has an owner that can be reached, as far as is known.
+    pub(crate) fn is_reachable(&self, view: &View) -> bool {
+        self.lanes.iter().any(|lane| view.is_reachable(*lane))
     }
 }
 

@@ -1,9 +1,9 @@
 //! The way to one scheduler: two connections, opened when first used and again when broken.
 
 use std::error::Error as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use proto::internal::v1::scheduler_service_client::SchedulerServiceClient;
 use proto::internal::v1::{ForwardedSubmission, SubmitRequest};
@@ -22,6 +22,8 @@ const CONNECTIONS: usize = 2;
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for what changes nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long others are preferred to a scheduler that couldn't be connected to.
+const AVOIDED: Duration = Duration::from_secs(1);
 /// An execution with a thousand attempts, each with 8 KiB of error.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
@@ -69,6 +71,8 @@ pub(crate) struct SchedulerLink {
     token: ServiceToken,
     clients: [SchedulerClient; CONNECTIONS],
     turn: AtomicUsize,
+    /// When it last couldn't be connected to.
+    unreachable_at: Mutex<Option<Instant>>,
     pub(crate) singles: Singles,
 }
 
@@ -82,6 +86,7 @@ impl SchedulerLink {
             token,
             clients: [client(address)?, client(address)?],
             turn: AtomicUsize::new(0),
+            unreachable_at: Mutex::default(),
             singles: Singles::default(),
         }))
     }
@@ -146,6 +151,24 @@ impl SchedulerLink {
         }
     }
 
+    /// Whether nothing speaks against sending something there: it could be connected to, or nobody
+    /// tried within the last second.
+    pub(crate) fn is_reachable(&self) -> bool {
+        let at = self
+            .unreachable_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        at.is_none_or(|at| at.elapsed() >= AVOIDED)
+    }
+
+    fn note_unreachable(&self) {
+        let mut at = self
+            .unreachable_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *at = Some(Instant::now());
+    }
+
     /// What a failed call to this scheduler means.
     pub(crate) fn failure(&self, status: &Status) -> CallFailure {
         let message = format!("scheduler {}: {}", self.scheduler_id, status.message());
@@ -160,9 +183,13 @@ impl SchedulerLink {
                 "the scheduler refuses this gateway: give both the same SERVICE_TOKEN"
             );
         }
+        let reach = Reach::of(status);
+        if reach == Reach::NotSent {
+            self.note_unreachable();
+        }
         CallFailure {
             code: status.code(),
-            reach: Reach::of(status),
+            reach,
             message,
         }
     }

@@ -50,7 +50,9 @@ impl Submitter {
         let (view, first) = self.hand_over(&queue, item.clone()).await?;
         let verdict = match first {
             Err(failure) if failure.is_harmless() => {
-                self.cluster.newer_than(&view, PATIENCE).await;
+                if !queue.is_reachable(&view) {
+                    self.cluster.newer_than(&view, PATIENCE).await;
+                }
                 self.hand_over(&queue, item).await?.1
             }
             other => other,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use futures::future::try_join_all;
 use proto::v1::Submission;
 use tokio::time::sleep;
@@ -31,48 +31,43 @@ pub struct HandedIn {
 /// # Errors
 /// One is refused for good, or for longer than half a minute.
 pub async fn hand_in(client: &Client, submissions: Vec<Submission>) -> Result<Vec<HandedIn>> {
-    let mut taken: Vec<Option<HandedIn>> = vec![None; submissions.len()];
+    let asked = submissions.len();
+    let mut taken: Vec<Option<HandedIn>> = vec![None; asked];
     let mut open: Vec<(usize, Submission)> = submissions.into_iter().enumerate().collect();
     let mut patience = Patience::new();
     while !open.is_empty() {
         let at = Instant::now();
+        let refused = patience.refused;
         let batch = open.iter().map(|(_, submission)| submission.clone());
-        let mut last = match client.submit_batch(batch.collect()).await {
-            Ok(verdicts) => {
-                let mut last = None;
-                let mut verdicts = verdicts.into_iter();
-                let mut error = None;
-                open.retain(|(index, _)| match verdicts.next() {
-                    Some(Ok(id)) => {
-                        let refused = patience.refused;
-                        taken[*index] = Some(HandedIn { id, at, refused });
-                        false
-                    }
-                    Some(Err(refusal)) => {
-                        let status = Status::new(Code::from(refusal.code), refusal.message);
-                        if is_passing(&status) {
-                            last = Some(status);
-                        } else {
-                            error = Some(status);
-                        }
-                        true
-                    }
-                    None => true,
-                });
-                if let Some(status) = error {
-                    bail!("a submission was refused: {status}");
-                }
-                last
+        let verdicts = match client.submit_batch(batch.collect()).await {
+            Ok(verdicts) => verdicts,
+            Err(status) => {
+                patience.wait_after(&status).await?;
+                continue;
             }
-            Err(status) => Some(status),
         };
-        if !open.is_empty() {
-            let status = last.take();
-            let status = status.unwrap_or_else(|| Status::internal("verdicts are missing"));
+        let mut still_open = Vec::new();
+        let mut last = None;
+        for ((index, submission), verdict) in open.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(id) => taken[index] = Some(HandedIn { id, at, refused }),
+                Err(refusal) => {
+                    last = Some(Status::new(Code::from(refusal.code), refusal.message));
+                    still_open.push((index, submission));
+                }
+            }
+        }
+        if let Some(status) = last {
             patience.wait_after(&status).await?;
         }
+        open = still_open;
     }
-    Ok(taken.into_iter().flatten().collect())
+    let taken: Vec<HandedIn> = taken.into_iter().flatten().collect();
+    ensure!(
+        taken.len() == asked,
+        "an answer held fewer verdicts than were asked for"
+    );
+    Ok(taken)
 }
 
 /// Hands in submissions at the same time, each in a call of its own, and each again until it is
@@ -126,10 +121,16 @@ impl Patience {
     }
 }
 
-/// Whether the same may be taken a little later.
+/// Whether the same may be taken a little later. A connection that broke in the middle of a call is
+/// `Unknown` or `Internal` or `Cancelled`, as it happens.
 fn is_passing(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled
+        Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal
     )
 }

@@ -49,7 +49,10 @@ impl Ledger {
              from outcome join unnest($1::int2[], $2::int8[]) as asked(lane, seq) using (lane, seq)
              where state = any($3) group by lane, seq";
         let ids: Vec<&str> = ids.into_iter().collect();
-        let places = ids.iter().map(|id| place(id)).collect::<Result<Vec<Place>>>()?;
+        let places = ids
+            .iter()
+            .map(|id| place(id))
+            .collect::<Result<Vec<Place>>>()?;
         let (lanes, seqs): (Vec<i16>, Vec<i64>) = places.iter().copied().unzip();
         let rows: Vec<(i16, i64, i64)> = sqlx::query_as(COUNT)
             .bind(lanes)
@@ -63,6 +66,23 @@ impl Ledger {
             .collect();
         let count = |place| counts.get(place).copied().unwrap_or(0);
         Ok(ids.into_iter().zip(places.iter().map(count)).collect())
+    }
+
+    /// How many executions have no final outcome, and how many have more than one, of all there are.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn unended_and_ended_twice(&self) -> Result<(i64, i64)> {
+        const COUNT: &str =
+            "select count(*) filter (where ends = 0), count(*) filter (where ends > 1)
+             from (select count(outcome.seq) as ends from execution
+                   left join outcome on outcome.lane = execution.lane
+                       and outcome.seq = execution.seq and outcome.state = any($1)
+                   group by execution.lane, execution.seq) as each";
+        Ok(sqlx::query_as(COUNT)
+            .bind(&FINAL[..])
+            .fetch_one(&self.pool)
+            .await?)
     }
 
     /// The lanes of which this scheduler is the owner.
@@ -110,5 +130,8 @@ fn place(id: &str) -> Result<Place> {
         .parse()
         .ok()
         .with_context(|| format!("{id:?} is no execution's id"))?;
-    Ok((i16::try_from(parsed.lane().0)?, i64::try_from(parsed.seq())?))
+    Ok((
+        i16::try_from(parsed.lane().0)?,
+        i64::try_from(parsed.seq())?,
+    ))
 }

@@ -81,7 +81,9 @@ impl Tracker {
             let (client, shared) = (self.client.clone(), Arc::clone(&self.shared));
             let task = tokio::spawn(async move {
                 if let Err(status) = shared.watch(&client, ids).await {
-                    shared.counts.send_modify(|counts| counts.trouble = status.to_string());
+                    shared
+                        .counts
+                        .send_modify(|counts| counts.trouble = status.to_string());
                 }
             });
             lock(&self.following).push(task.abort_handle());
@@ -111,7 +113,9 @@ impl Tracker {
     ) -> Result<Counts> {
         let mut counts = self.shared.counts.subscribe();
         let good = counts.wait_for(|counts| wish(counts) || !counts.trouble.is_empty());
-        let waited = timeout(deadline, good).await.map(|good| good.map(|it| it.clone()));
+        let waited = timeout(deadline, good)
+            .await
+            .map(|good| good.map(|it| it.clone()));
         match waited {
             Ok(Ok(counts)) if wish(&counts) => Ok(counts),
             Ok(Ok(counts)) => bail!("can't follow executions: {}", counts.trouble),
@@ -124,7 +128,8 @@ impl Tracker {
     /// # Errors
     /// They aren't within `deadline`, or can't be followed any more.
     pub async fn until_all_ended(&self, deadline: Duration) -> Result<Counts> {
-        self.until(deadline, |counts| counts.ended == counts.followed).await
+        self.until(deadline, |counts| counts.ended == counts.followed)
+            .await
     }
 }
 
@@ -146,7 +151,8 @@ impl Shared {
             };
             seen.insert(one.id.clone(), first);
         }
-        self.counts.send_modify(|counts| counts.followed = seen.len());
+        self.counts
+            .send_modify(|counts| counts.followed = seen.len());
     }
 
     async fn watch(&self, client: &Client, ids: Vec<String>) -> Result<(), tonic::Status> {
@@ -185,9 +191,9 @@ impl Counts {
             ExecutionState::Queued => Some(&mut self.waiting),
             ExecutionState::Running => Some(&mut self.running),
             ExecutionState::Retrying => Some(&mut self.retrying),
-            ExecutionState::Succeeded
-            | ExecutionState::Failed
-            | ExecutionState::DeadLettered => Some(&mut self.ended),
+            ExecutionState::Succeeded | ExecutionState::Failed | ExecutionState::DeadLettered => {
+                Some(&mut self.ended)
+            }
             ExecutionState::Unspecified => None,
         }
     }

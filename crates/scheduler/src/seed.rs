@@ -111,11 +111,33 @@ impl SeedKey {
     }
 }
 
-/// The lanes of a new queue: spread by its name, stored with it, never computed again.
+/// The lanes of a new queue: begun by its name and spread evenly, since a scheduler mostly owns
+/// neighbours. Stored with the queue, never computed again.
 fn lanes_of(tenant: i32, queue: &str, slices: u16, lanes: u16) -> Vec<LaneId> {
     let hash = BuildHasherDefault::<rustc_hash::FxHasher>::default().hash_one((tenant, queue));
-    let first = hash % u64::from(lanes);
-    (0..u64::from(slices))
-        .map(|slice| LaneId(u16::try_from((first + slice) % u64::from(lanes)).unwrap_or(0)))
+    let (slices, lanes) = (u64::from(slices), u64::from(lanes));
+    let first = hash % lanes;
+    let spread = (0..slices).map(|slice| (first + slice * lanes / slices) % lanes);
+    spread
+        .map(|lane| LaneId(u16::try_from(lane).unwrap_or(0)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_lie_on_different_lanes_and_in_both_halves() {
+        for slices in 1..=16 {
+            let lanes = lanes_of(1, "default", slices, 16);
+            let distinct: std::collections::BTreeSet<_> = lanes.iter().collect();
+            assert_eq!(distinct.len(), usize::from(slices));
+            let low = lanes.iter().filter(|lane| lane.0 < 8).count();
+            assert!(
+                slices == 1 || low.abs_diff(lanes.len() - low) <= 1,
+                "{lanes:?}"
+            );
+        }
+    }
 }

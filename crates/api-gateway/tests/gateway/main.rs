@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod admission;
-mod cost;
 mod draining;
 mod reading;
 mod running_gateway;

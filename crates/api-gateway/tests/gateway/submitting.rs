@@ -265,6 +265,21 @@ async fn what_reached_nobody_goes_to_the_new_owner() {
 }
 
 #[tokio::test]
+async fn a_queue_of_several_lanes_goes_past_an_owner_that_is_gone() {
+    let scheduler = ScriptedScheduler::start("s1");
+    let gone = dead_address();
+    let schedulers = [("s1", scheduler.address.as_str()), ("gone", gone.as_str())];
+    scheduler.say_view(view(&schedulers, &[1, 2]));
+    let gateway = RunningGateway::ready(&[&scheduler.address]).await;
+    let mut client = gateway.client();
+    for number in 0..10 {
+        let wide = Some(on_queue("wide", &number.to_string()));
+        let request = signed(SubmitRequest { submission: wide });
+        within(client.submit(request)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_reaches_nobody_was_not_taken() {
     let scheduler = ScriptedScheduler::start("s1");
     let gone = dead_address();

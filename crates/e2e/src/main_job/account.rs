@@ -11,18 +11,27 @@ use crate::{Seen, Tracker};
 
 /// Columns of numbers, and how wide they are.
 const NUMBER: usize = 14;
-const LABEL: usize = 36;
+pub(super) const LABEL: usize = 38;
 
 /// How the executions ended, by kind.
 pub(super) fn print_outcomes(findings: &[Finding<'_>]) {
     println!("\nOutcomes");
-    let names = ["executions", "succeeded", "retried", "taken back", "failed", "dead-lettered"];
+    let names = [
+        "executions",
+        "succeeded",
+        "retried",
+        "taken back",
+        "failed",
+        "dead-lettered",
+    ];
     row("", names.map(str::to_owned));
     let outcomes = outcomes(findings);
     for (kind, outcomes) in &outcomes {
         row(kind.label(), numbers(*outcomes));
     }
-    let all = outcomes.into_values().fold(Outcomes::default(), Outcomes::plus);
+    let all = outcomes
+        .into_values()
+        .fold(Outcomes::default(), Outcomes::plus);
     row("all", numbers(all));
 }
 
@@ -33,25 +42,25 @@ pub(super) fn print_kills(course: &Course) {
     let since = |at| seconds(std::time::Instant::duration_since(&at, course.begin));
     println!("\nKilled (kill -9)");
     println!(
-        "  {:<13} after {:>6}, running {} executions: all taken back {} later",
+        "  {:<13} after {:>6}, while it ran {} executions: all taken back {} later",
         worker.instance,
         since(worker.at),
         worker.running.len(),
         seconds(*taken_back),
     );
     println!(
-        "  {:<13} after {:>6}, owner of {} of {} lanes with {} running and {} waiting: \
+        "  {:<13} after {:>6}, while {} ran and {} waited in its {} of {} lanes: \
          all lanes taken over {} later",
         scheduler.instance,
         since(scheduler.at),
-        scheduler.lanes.len(),
-        scheduler.of_lanes,
         scheduler.running,
         scheduler.waiting,
+        scheduler.lanes.len(),
+        scheduler.of_lanes,
         seconds(*taken_over),
     );
     let refused: u32 = course.handed_in.iter().map(|one| one.refused).sum();
-    println!("  {refused} submissions were unavailable at first and handed in again");
+    println!("  {refused} times a submission was refused as unavailable and handed in again");
 }
 
 /// Throughput and latencies.
@@ -71,7 +80,10 @@ pub(super) fn print_speed(course: &Course, tracker: &Tracker, findings: &[Findin
     percentiles_row("submitted to done", seen.values().filter_map(latency));
     let calm = findings.iter().filter(|finding| finding.attempts() == 1);
     let calm = calm.filter_map(|finding| seen.get(&finding.execution.execution_id));
-    percentiles_row("  of those done at the first attempt", calm.filter_map(latency));
+    percentiles_row(
+        "  of those done at the first attempt",
+        calm.filter_map(latency),
+    );
     let phases: [(&str, Phase); 4] = [
         ("an attempt: queued", |attempt| attempt.queued),
         ("  dispatched to begun", |attempt| attempt.dispatching),
@@ -79,7 +91,9 @@ pub(super) fn print_speed(course: &Course, tracker: &Tracker, findings: &[Findin
         ("  done to recorded", |attempt| attempt.reporting),
     ];
     for (name, phase) in phases {
-        let attempts = findings.iter().flat_map(|finding| &finding.execution.attempts);
+        let attempts = findings
+            .iter()
+            .flat_map(|finding| &finding.execution.attempts);
         let told = attempts.filter(|attempt| attempt.result() != AttemptResult::Lost);
         let durations = told.filter_map(|attempt| Duration::try_from(phase(attempt)?).ok());
         percentiles_row(name, durations);
@@ -90,11 +104,21 @@ type Phase = fn(&Attempt) -> Option<prost_types::Duration>;
 
 fn percentiles_row(name: &str, durations: impl Iterator<Item = Duration>) {
     let percentiles = Percentiles::of(durations);
-    row(name, [percentiles.p50, percentiles.p95, percentiles.p99].map(milliseconds));
+    row(
+        name,
+        [percentiles.p50, percentiles.p95, percentiles.p99].map(milliseconds),
+    );
 }
 
 fn numbers(outcomes: Outcomes) -> [String; 6] {
-    let Outcomes { all, succeeded, retried, taken_back, failed, dead_lettered } = outcomes;
+    let Outcomes {
+        all,
+        succeeded,
+        retried,
+        taken_back,
+        failed,
+        dead_lettered,
+    } = outcomes;
     [all, succeeded, retried, taken_back, failed, dead_lettered].map(|number| match number {
         0 => "-".to_owned(),
         number => number.to_string(),
@@ -102,7 +126,10 @@ fn numbers(outcomes: Outcomes) -> [String; 6] {
 }
 
 fn row<const N: usize>(label: &str, cells: [String; N]) {
-    let cells: String = cells.iter().map(|cell| format!("{cell:>NUMBER$}")).collect();
+    let cells: String = cells
+        .iter()
+        .map(|cell| format!("{cell:>NUMBER$}"))
+        .collect();
     println!("  {label:<LABEL$}{cells}");
 }
 

@@ -44,39 +44,43 @@ impl Stage<'_> {
     pub(super) async fn run(&self, tasks: &[Task]) -> Result<Course> {
         let progress = Progress::show(Arc::clone(self.tracker), tasks.len());
         let begin = Instant::now();
-        let mut waves = Waves { tasks, handed_in: Vec::new() };
+        let mut waves = Waves {
+            tasks,
+            handed_in: Vec::new(),
+        };
 
-        waves.hand_in_until(self, 0.5).await?;
-        self.until_ended(tasks.len() / 5).await?;
+        waves.hand_in_until(self, 0.4).await?;
+        self.until_ended(tasks.len() / 8).await?;
         let worker = kill_worker(self.cluster, self.tracker)?;
         progress.say(&format!(
             "  kill -9 {}, which runs {} executions",
             worker.instance,
             worker.running.len()
         ));
-        let worker_recovery = worker.recovery(self.tracker);
+        let (worker_recovery, handed_in) = tokio::join!(
+            worker.recovery(self.tracker),
+            waves.hand_in_until(self, 0.6)
+        );
+        handed_in?;
 
-        let rest = async {
-            waves.hand_in_until(self, 0.75).await?;
-            self.until_ended(tasks.len() * 2 / 5).await?;
-            let scheduler = kill_scheduler(self.cluster, self.ledger, self.tracker).await?;
-            progress.say(&format!(
-                "  kill -9 {}, which owns {} of {} lanes with {} executions running and {} waiting",
-                scheduler.instance,
-                scheduler.lanes.len(),
-                scheduler.of_lanes,
-                scheduler.running,
-                scheduler.waiting
-            ));
-            let (recovery, handed_in) =
-                tokio::join!(scheduler.recovery(self.ledger), waves.hand_in_until(self, 1.0));
-            handed_in?;
-            Ok::<_, anyhow::Error>((scheduler, recovery?))
-        };
-        let (worker_recovery, scheduler) = tokio::join!(worker_recovery, rest);
+        waves.hand_in_until(self, 0.85).await?;
+        let scheduler = kill_scheduler(self.cluster, self.ledger, self.tracker).await?;
+        progress.say(&format!(
+            "  kill -9 {}, while {} executions run and {} wait in its {} of {} lanes",
+            scheduler.instance,
+            scheduler.running,
+            scheduler.waiting,
+            scheduler.lanes.len(),
+            scheduler.of_lanes,
+        ));
+        let (scheduler_recovery, handed_in) = tokio::join!(
+            scheduler.recovery(self.ledger),
+            waves.hand_in_until(self, 1.0)
+        );
+        handed_in?;
         let course = Course {
             worker: (worker, worker_recovery?),
-            scheduler: scheduler?,
+            scheduler: (scheduler, scheduler_recovery?),
             begin,
             handed_in: waves.handed_in,
         };

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use cluster::{Cluster, Service};
 use domain::ExecutionId;
 use proto::v1::ExecutionState;
@@ -48,17 +48,23 @@ pub(super) fn kill_worker(cluster: &Cluster, tracker: &Tracker) -> Result<Killed
         on_it.map(|(id, _)| id.clone()).collect()
     };
     let members = cluster.members();
-    let workers = members.iter().filter(|it| it.service() == Service::Worker && it.alive());
+    let workers = members
+        .iter()
+        .filter(|it| it.service() == Service::Worker && it.alive());
     let (instance, running) = workers
         .map(|worker| (worker.instance().to_owned(), running_on(worker.instance())))
         .max_by_key(|(_, running)| running.len())
         .context("there is no worker to kill")?;
     let at = Instant::now();
     cluster.kill(&instance)?;
-    Ok(KilledWorker { instance, at, running })
+    Ok(KilledWorker {
+        instance,
+        at,
+        running,
+    })
 }
 
-/// `kill -9` of the scheduler that owns most lanes.
+/// `kill -9` of the scheduler that has most to do in the lanes it owns.
 ///
 /// # Errors
 /// No scheduler owns lanes, or it can't be killed.
@@ -67,29 +73,39 @@ pub(super) async fn kill_scheduler(
     ledger: &Ledger,
     tracker: &Tracker,
 ) -> Result<KilledScheduler> {
-    let (mut instance, mut lanes) = (String::new(), Vec::new());
-    for member in cluster.members() {
-        if member.service() == Service::Scheduler && member.alive() {
-            let owned = ledger.lanes_of(member.instance()).await?;
-            if owned.len() > lanes.len() {
-                (instance, lanes) = (member.instance().to_owned(), owned);
-            }
-        }
-    }
-    ensure!(!lanes.is_empty(), "no scheduler owns lanes");
     let of_lanes = ledger.lanes().await?;
+    let members = cluster.members();
+    let mut owners = Vec::new();
+    for member in members
+        .iter()
+        .filter(|it| it.service() == Service::Scheduler && it.alive())
+    {
+        owners.push((member.instance(), ledger.lanes_of(member.instance()).await?));
+    }
     let seen = tracker.seen();
-    let standing = |state| {
-        let there = seen.iter().filter(|(id, seen)| seen.state == state && lives_in(id, &lanes));
-        there.count()
-    };
-    let (running, waiting) = (
-        standing(ExecutionState::Running),
-        standing(ExecutionState::Queued),
-    );
-    let at = Instant::now();
-    cluster.kill(&instance)?;
-    Ok(KilledScheduler { instance, at, lanes, of_lanes, running, waiting })
+    let owners = owners
+        .into_iter()
+        .filter(|(_, lanes)| !lanes.is_empty())
+        .map(|(instance, lanes)| {
+            let standing = |state| {
+                let there = seen
+                    .iter()
+                    .filter(|(id, seen)| seen.state == state && lives_in(id, &lanes));
+                there.count()
+            };
+            KilledScheduler {
+                instance: instance.to_owned(),
+                running: standing(ExecutionState::Running),
+                waiting: standing(ExecutionState::Queued),
+                at: Instant::now(),
+                of_lanes,
+                lanes,
+            }
+        });
+    let busiest = owners.max_by_key(|owner| owner.running + owner.waiting);
+    let busiest = busiest.context("no scheduler owns lanes")?;
+    cluster.kill(&busiest.instance)?;
+    Ok(busiest)
 }
 
 impl KilledWorker {
@@ -106,7 +122,10 @@ impl KilledWorker {
             }
             sleep(POLL).await;
         }
-        anyhow::bail!("what {} ran was not taken back within {RECOVERED_WITHIN:?}", self.instance)
+        anyhow::bail!(
+            "what {} ran was not taken back within {RECOVERED_WITHIN:?}",
+            self.instance
+        )
     }
 }
 

@@ -45,7 +45,10 @@ pub(super) async fn find_all<'a>(
         let execution = execution.with_context(|| format!("can't get {}", one.id))?;
         Ok::<_, anyhow::Error>(Finding { task, execution })
     });
-    stream::iter(asked).buffered(ASKED_TOGETHER).try_collect().await
+    stream::iter(asked)
+        .buffered(ASKED_TOGETHER)
+        .try_collect()
+        .await
 }
 
 /// What is not as it must be, one line for each; empty if all is well.
@@ -54,7 +57,9 @@ pub(super) async fn find_all<'a>(
 /// The database can't be read.
 pub(super) async fn complaints(findings: &[Finding<'_>], ledger: &Ledger) -> Result<Vec<String>> {
     let mut complaints: Vec<String> = findings.iter().filter_map(Finding::complaint).collect();
-    let ids = findings.iter().map(|finding| finding.execution.execution_id.as_str());
+    let ids = findings
+        .iter()
+        .map(|finding| finding.execution.execution_id.as_str());
     for (id, count) in ledger.final_outcomes(ids).await? {
         if count != 1 {
             complaints.push(format!("{id} has {count} final outcomes in the database"));
@@ -100,7 +105,11 @@ impl Outcomes {
 impl Finding<'_> {
     /// What is wrong with it; none if nothing is.
     fn complaint(&self) -> Option<String> {
-        let Execution { execution_id, output, .. } = &self.execution;
+        let Execution {
+            execution_id,
+            output,
+            ..
+        } = &self.execution;
         let state = self.execution.state();
         let successes = self.count(AttemptResult::Success);
         let right = match &self.task.expected {
@@ -137,12 +146,18 @@ impl Finding<'_> {
 
     pub(super) fn count(&self, result: AttemptResult) -> usize {
         let attempts = self.execution.attempts.iter();
-        attempts.filter(|attempt| attempt.result() == result).count()
+        attempts
+            .filter(|attempt| attempt.result() == result)
+            .count()
     }
 
     /// Attempts that ended with an error of the work itself.
     pub(super) fn failures(&self) -> usize {
-        let kinds = [AttemptResult::Error, AttemptResult::Panic, AttemptResult::Timeout];
+        let kinds = [
+            AttemptResult::Error,
+            AttemptResult::Panic,
+            AttemptResult::Timeout,
+        ];
         kinds.into_iter().map(|result| self.count(result)).sum()
     }
 

@@ -26,7 +26,8 @@ impl File {
     /// Its lines, without their ends.
     pub(super) fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let text = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
-        text.split(|byte| *byte == b'\n').filter(|_| !self.bytes.is_empty())
+        text.split(|byte| *byte == b'\n')
+            .filter(|_| !self.bytes.is_empty())
     }
 }
 
@@ -58,7 +59,11 @@ pub(super) fn files_below(root: &Path) -> Result<Vec<File>> {
             }
         }
     }
-    ensure!(!files.is_empty(), "there are no files in {}", root.display());
+    ensure!(
+        !files.is_empty(),
+        "there are no files in {}",
+        root.display()
+    );
     files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(files)
 }

@@ -12,22 +12,22 @@ mod tasks;
 mod tracing_example;
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use cluster::{Cluster, Options};
+use cluster::{Cluster, Options, Queue, Tenant};
 use tokio::signal::unix::{SignalKind, signal};
 use watchwork::client::Client;
 
 use crate::{Ledger, Tracker};
-use account::seconds;
+use account::{LABEL, seconds};
 use course::Stage;
 use findings::{complaints, find_all};
 
-/// Where it keeps its database, logs and traces' addresses, below the directory it is run in.
+/// Where it keeps its database and logs, below the directory it is run in.
 const DIRECTORY: &str = ".watchwork/main-job";
 /// No more than so many complaints are printed.
 const COMPLAINTS: usize = 20;
@@ -37,7 +37,10 @@ pub async fn run() -> ExitCode {
     let begin = Instant::now();
     match in_order().await {
         Ok(()) => {
-            println!("\nAll is well: done in {}, nothing is left running.", seconds(begin.elapsed()));
+            println!(
+                "\nAll is well: done in {}, nothing is left running.",
+                seconds(begin.elapsed())
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -52,9 +55,8 @@ async fn in_order() -> Result<()> {
     let root = env::current_dir()?;
     let begin = Instant::now();
     println!("The main job: work on the files of {}\n", root.display());
-    let options = Options::new(root.join(DIRECTORY));
     let cluster = tokio::select! {
-        started = Cluster::start(options) => started?,
+        started = Cluster::start(options(&root)) => started?,
         () = told_to_stop() => bail!("stopped before it was up"),
     };
     println!(
@@ -71,12 +73,25 @@ async fn in_order() -> Result<()> {
         // What is left of the cluster is killed when it is dropped.
         () = told_to_stop() => Err(anyhow!("stopped in haste")),
     };
-    done.and(stopped).with_context(|| format!("see the logs in {}", logs.display()))
+    done.and(stopped)
+        .with_context(|| format!("see the logs in {}", logs.display()))
+}
+
+/// What suits a laptop, with a queue that spreads over all lanes, so that both schedulers have work.
+fn options(root: &Path) -> Options {
+    let mut options = Options::new(root.join(DIRECTORY));
+    options.tenants = vec![Tenant {
+        name: "demo".to_owned(),
+        queues: vec![Queue::new("default", options.lanes)],
+    }];
+    options
 }
 
 async fn use_it(cluster: &Cluster, root: &Path) -> Result<()> {
     let files = input::files_below(root)?;
-    let scratch = tempfile::Builder::new().prefix("scratch-").tempdir_in(cluster.dir())?;
+    let scratch = tempfile::Builder::new()
+        .prefix("scratch-")
+        .tempdir_in(cluster.dir())?;
     let tasks = tasks::tasks(&files, root, scratch.path());
     println!("  {} executions on {} files\n", tasks.len(), files.len());
 
@@ -84,7 +99,12 @@ async fn use_it(cluster: &Cluster, root: &Path) -> Result<()> {
     let client = Client::new(&address, cluster.key()).map_err(|why| anyhow!(why))?;
     let ledger = Ledger::open(cluster.database_url()).await?;
     let tracker = Arc::new(Tracker::new(client.clone()));
-    let stage = Stage { cluster, client: &client, ledger: &ledger, tracker: &tracker };
+    let stage = Stage {
+        cluster,
+        client: &client,
+        ledger: &ledger,
+        tracker: &tracker,
+    };
     let course = stage.run(&tasks).await?;
 
     let findings = find_all(&client, &tasks, &course.handed_in).await?;
@@ -93,7 +113,7 @@ async fn use_it(cluster: &Cluster, root: &Path) -> Result<()> {
     account::print_kills(&course);
     account::print_speed(&course, &tracker, &findings);
     tracing_example::print(cluster, &findings).await?;
-    print_places(cluster.dir().to_owned());
+    print_places(cluster.dir());
     if complaints.is_empty() {
         println!(
             "\nEvery one of {} acknowledged executions ended once, by the API and by the database, \
@@ -105,15 +125,35 @@ async fn use_it(cluster: &Cluster, root: &Path) -> Result<()> {
     for complaint in complaints.iter().take(COMPLAINTS) {
         eprintln!("  {complaint}");
     }
-    bail!("{} of {} executions are not as they must be", complaints.len(), findings.len())
+    bail!(
+        "{} of {} executions are not as they must be",
+        complaints.len(),
+        findings.len()
+    )
 }
 
-fn print_places(dir: PathBuf) {
+fn print_places(dir: &Path) {
+    let logs = dir.join("logs").display().to_string();
+    let places = [
+        (
+            "make dev",
+            "everything, to play with; then, in another terminal:",
+        ),
+        (
+            "watchwork submit TYPE --wait",
+            "hands in an execution and follows it (in target/debug)",
+        ),
+        (
+            "watchwork get ID, watchwork trace ID",
+            "what became of it, and its trace as above",
+        ),
+        (&logs, "what the processes of this run said"),
+        ("docs/architecture.md", "how it works"),
+    ];
     println!("\nWhere to look next");
-    println!("  make dev                                 everything, to play with");
-    println!("  target/debug/watchwork submit|get|watch|trace    against what runs in `make dev`");
-    println!("  {:<40} what the processes said", dir.join("logs").display().to_string());
-    println!("  docs/architecture.md                     how it works");
+    for (place, what) in places {
+        println!("  {place:<LABEL$}{what}");
+    }
 }
 
 /// Ctrl-C or SIGTERM.

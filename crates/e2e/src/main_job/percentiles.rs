@@ -19,7 +19,11 @@ impl Percentiles {
             let rank = (sorted.len() * percent).div_ceil(100).max(1);
             sorted.get(rank - 1).copied().unwrap_or_default()
         };
-        Self { p50: rank(50), p95: rank(95), p99: rank(99) }
+        Self {
+            p50: rank(50),
+            p95: rank(95),
+            p99: rank(99),
+        }
     }
 }
 

@@ -23,7 +23,10 @@ impl Progress {
     /// Shows how many of `all` executions that the tracker follows have ended.
     pub(super) fn show(tracker: Arc<Tracker>, all: usize) -> Self {
         let bar = stderr().is_terminal().then(|| bar(all));
-        let (shown, every) = (bar.clone(), if bar.is_some() { BAR_EVERY } else { LINE_EVERY });
+        let (shown, every) = (
+            bar.clone(),
+            if bar.is_some() { BAR_EVERY } else { LINE_EVERY },
+        );
         let updates = tokio::spawn(async move {
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -42,7 +45,10 @@ impl Progress {
                 }
             }
         });
-        Self { bar, _updates: AbortOnDropHandle::new(updates) }
+        Self {
+            bar,
+            _updates: AbortOnDropHandle::new(updates),
+        }
     }
 
     /// Says something that stays.

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use proto::v1::{RetryPolicy, Submission};
+use proto::v1::Submission;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::input::File;
+use crate::{retry_policy, submission};
 
 const MARKER_PROGRAM: &str = r#"BEGIN {
     if ((getline line < marker) > 0) { print line; exit 0 }
@@ -81,23 +82,42 @@ impl Kind {
 /// in `scratch`.
 pub(super) fn tasks(files: &[File], root: &Path, scratch: &Path) -> Vec<Task> {
     let commands = Commands { root };
-    let ascii = || files.iter().filter(|file| file.is_ascii() && !file.bytes.is_empty());
+    let ascii = || {
+        files
+            .iter()
+            .filter(|file| file.is_ascii() && !file.bytes.is_empty())
+    };
     let searched = files.iter().filter(|file| lines_with_fn(file) > 0);
     let sorted = ascii().filter(|file| file.bytes.len() <= LARGEST_SORTED);
     mix(vec![
-        spread(files.iter(), 150).map(|file| commands.checksum(file)).collect(),
-        spread(ascii(), 70).map(|file| commands.count(file)).collect(),
-        spread(searched, 50).map(|file| commands.search(file)).collect(),
+        spread(files.iter(), 150)
+            .map(|file| commands.checksum(file))
+            .collect(),
+        spread(ascii(), 70)
+            .map(|file| commands.count(file))
+            .collect(),
+        spread(searched, 50)
+            .map(|file| commands.search(file))
+            .collect(),
         spread(sorted, 30).map(|file| commands.sort(file)).collect(),
-        (0..64).map(|number| sleep(700 + number % 8 * 100)).collect(),
-        (0..18).map(|number| commands.second_try(scratch, number)).collect(),
-        (0..15).map(|number| fail_at_first(1 + number % 2)).collect(),
+        (0..64)
+            .map(|number| sleep(700 + number % 8 * 100))
+            .collect(),
+        (0..18)
+            .map(|number| commands.second_try(scratch, number))
+            .collect(),
+        (0..15)
+            .map(|number| fail_at_first(1 + number % 2))
+            .collect(),
         vec![commands.hopeless(scratch), commands.no_such_program()],
     ])
 }
 
 /// Evenly chosen; all if there are no more.
-fn spread<'a>(files: impl Iterator<Item = &'a File>, most: usize) -> impl Iterator<Item = &'a File> {
+fn spread<'a>(
+    files: impl Iterator<Item = &'a File>,
+    most: usize,
+) -> impl Iterator<Item = &'a File> {
     let files: Vec<&File> = files.collect();
     let count = files.len().min(most);
     (0..count).map(move |index| files[index * files.len() / count])
@@ -109,7 +129,12 @@ fn mix(kinds: Vec<Vec<Task>>) -> Vec<Task> {
     for tasks in kinds {
         let count = tasks.len();
         let place = |index: usize| (2 * index + 1) * 1_000_000 / (2 * count);
-        placed.extend(tasks.into_iter().enumerate().map(|(index, task)| (place(index), task)));
+        placed.extend(
+            tasks
+                .into_iter()
+                .enumerate()
+                .map(|(index, task)| (place(index), task)),
+        );
     }
     placed.sort_by_key(|(place, _)| *place);
     placed.into_iter().map(|(_, task)| task).collect()
@@ -132,7 +157,11 @@ impl Commands<'_> {
         let words = file.bytes.split(u8::is_ascii_whitespace);
         let words = words.filter(|word| !word.is_empty()).count();
         let expected = vec![lines.to_string(), words.to_string(), file.path.clone()];
-        self.task(Kind::Count, &["wc", "-l", "-w", &file.path], Expected::Words(expected))
+        self.task(
+            Kind::Count,
+            &["wc", "-l", "-w", &file.path],
+            Expected::Words(expected),
+        )
     }
 
     fn search(&self, file: &File) -> Task {
@@ -158,11 +187,16 @@ impl Commands<'_> {
     fn hopeless(&self, scratch: &Path) -> Task {
         let missing = scratch.join("nobody-makes-this").display().to_string();
         let argv = ["cat", &missing];
-        self.task(Kind::Hopeless, &argv, Expected::DeadLetter(3)).retried(3)
+        self.task(Kind::Hopeless, &argv, Expected::DeadLetter(3))
+            .retried(3)
     }
 
     fn no_such_program(&self) -> Task {
-        self.task(Kind::NoSuchProgram, &["watchwork-no-such-program"], Expected::Failure)
+        self.task(
+            Kind::NoSuchProgram,
+            &["watchwork-no-such-program"],
+            Expected::Failure,
+        )
     }
 
     fn task(&self, kind: Kind, argv: &[&str], expected: Expected) -> Task {
@@ -183,29 +217,25 @@ fn fail_at_first(times: usize) -> Task {
 }
 
 fn task(kind: Kind, job_type: &str, payload: &Value, expected: Expected) -> Task {
-    let submission = Submission {
-        job_type: job_type.to_owned(),
-        payload: payload.to_string().into(),
-        content_type: "application/json".to_owned(),
-        labels: [("main-job".to_owned(), format!("{kind:?}"))].into(),
-        ..Submission::default()
-    };
-    Task { kind, submission, expected }
+    let mut submission = submission(job_type, payload);
+    submission.labels = [("main-job".to_owned(), format!("{kind:?}"))].into();
+    Task {
+        kind,
+        submission,
+        expected,
+    }
 }
 
 impl Task {
     /// With so many attempts in all, the second one soon.
     fn retried(mut self, max_attempts: u32) -> Self {
-        self.submission.retry_policy = Some(RetryPolicy {
-            max_attempts: Some(max_attempts),
-            initial_backoff: prost_types::Duration::try_from(FIRST_BACKOFF).ok(),
-            jitter: Some(false),
-            ..RetryPolicy::default()
-        });
+        self.submission.retry_policy = Some(retry_policy(max_attempts, FIRST_BACKOFF));
         self
     }
 }
 
 fn lines_with_fn(file: &File) -> usize {
-    file.lines().filter(|line| line.windows(2).any(|pair| pair == b"fn")).count()
+    file.lines()
+        .filter(|line| line.windows(2).any(|pair| pair == b"fn"))
+        .count()
 }

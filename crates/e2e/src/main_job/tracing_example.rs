@@ -33,10 +33,12 @@ pub(super) async fn print(cluster: &Cluster, findings: &[Finding<'_>]) -> Result
             let execution = &finding.execution.execution_id;
             println!("\nOne that was tried twice, {execution}");
             for line in trace_tree::draw(&trace).lines() {
-                println!("  {line}");
+                println!("  {}", line.trim_end());
             }
             return Ok(());
         }
     }
-    Err(anyhow!("of the executions that were retried, none has a whole trace"))
+    Err(anyhow!(
+        "of the executions that were retried, none has a whole trace"
+    ))
 }

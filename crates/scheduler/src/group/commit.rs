@@ -51,8 +51,9 @@ impl Group {
                 return false;
             }
         };
-        let more = pending.len() > 0;
+        let came = pending.len();
         let (batch, effects) = self.plan(at, pending, reads, &windows);
+        let more = came > 0 || !effects.claimed.is_empty();
         if !batch.rows.is_empty() {
             let begin = SystemTime::now();
             if let Err(error) = within(COMMIT_LIMIT, self.writer.commit(&windows, &batch)).await {

@@ -1,0 +1,55 @@
+//! What the chains of all lanes say, replayed as a new owner would.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use domain::LaneId;
+use e2e::Rig;
+use store::{Database, Writer};
+
+/// Checks that by every lane's chain nothing waits or runs any more, and that its totals are the
+/// numbers of rows.
+pub async fn assert_all_is_done(rig: &Rig) -> Result<()> {
+    let url = rig.cluster.database_url();
+    let database = Database::connect(url, 1, Arc::new(|_, _, _| {})).await?;
+    let mut reader = Writer::new(database);
+    let lanes = u16::try_from(rig.ledger.lanes().await?)?;
+    for lane in (0..lanes).map(LaneId) {
+        let memory = reader.replay(lane).await?;
+        let open = (
+            memory.waiting().len(),
+            memory.running().len(),
+            memory.timers().len(),
+        );
+        ensure!(
+            open == (0, 0, 0),
+            "lane {lane}: (waiting, running, timers) = {open:?}"
+        );
+        let (executions, ended) = rows(rig, lane).await?;
+        let totals = memory.totals();
+        ensure!(
+            (totals.submitted, totals.finished) == (executions, ended),
+            "lane {lane}: {totals:?}, but {executions} executions and {ended} final outcomes"
+        );
+        for (queue, priority, line) in memory.lines() {
+            ensure!(
+                line.enqueued == line.dequeued
+                    && line.dequeued == line.acknowledged + line.rejected
+                    && line.retrying == 0,
+                "lane {lane}, queue {queue}, {}: {line:?}",
+                priority.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn rows(rig: &Rig, lane: LaneId) -> Result<(u64, u64)> {
+    const ROWS: &str = "select (select count(*) from execution where lane = $1),
+        (select count(*) from outcome where lane = $1 and state in (6, 7, 8))";
+    let (executions, ended): (i64, i64) = sqlx::query_as(ROWS)
+        .bind(i16::try_from(lane.0)?)
+        .fetch_one(rig.ledger.pool())
+        .await?;
+    Ok((u64::try_from(executions)?, u64::try_from(ended)?))
+}
