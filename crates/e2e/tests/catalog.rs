@@ -28,6 +28,11 @@ async fn hot_tables_are_only_inserted_into_also_by_retries_and_a_take_over() -> 
     rig.cluster.kill("scheduler-1")?;
     tracker.follow(&hand_in(&rig.client, work(200)).await?);
     tracker.until_all_ended(Duration::from_secs(40)).await?;
+    let (lanes, taken) = (
+        rig.ledger.lanes().await?,
+        rig.ledger.lanes_of("scheduler-2").await?.len(),
+    );
+    ensure!(taken == lanes, "scheduler-2 owns {taken} of {lanes} lanes");
 
     for table in HOT {
         let written = written(&rig, table).await?;

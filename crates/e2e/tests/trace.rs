@@ -12,6 +12,7 @@ use proto::v1::{Execution, Submission, SubmitRequest};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tonic::Request;
+use tonic::transport::Endpoint;
 use watchwork::trace_store::{Span, Trace, TraceStore};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -105,7 +106,8 @@ async fn start() -> Result<Rig> {
 
 async fn submit_with_traceparent(rig: &Rig, submission: Submission) -> Result<String> {
     let address = rig.cluster.gateway_url().context("a gateway")?;
-    let mut client = ExecutionServiceClient::connect(address).await?;
+    let channel = Endpoint::from_shared(address)?.connect().await?;
+    let mut client = ExecutionServiceClient::new(channel);
     let mut request = Request::new(SubmitRequest {
         submission: Some(submission),
     });

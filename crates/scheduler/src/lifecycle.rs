@@ -1,16 +1,17 @@
 //! The scheduler's spans: made from what a committed batch says, with ids that anybody can compute, so
 //! that each exists once whoever tells it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use domain::lifecycle_span_id;
+use domain::{Micros, lifecycle_span_id};
 use service::{KeyValue, SpanKind, SpanRecord};
 
 use crate::group::{ClaimedTask, Effects};
 use crate::shared::{Known, Shared};
 
-/// Emits the spans of a batch that was committed between `begin` and now.
-pub(crate) fn tell(shared: &Shared, effects: &Effects, begin: SystemTime) {
+/// Emits the spans of a batch that was planned at the database's time `at` and committed between `begin`
+/// and now.
+pub(crate) fn tell(shared: &Shared, effects: &Effects, at: Micros, begin: SystemTime) {
     if !shared.spans.is_enabled() {
         return;
     }
@@ -27,7 +28,7 @@ pub(crate) fn tell(shared: &Shared, effects: &Effects, begin: SystemTime) {
         .iter()
         .filter(|task| task.known.work.is_sampled())
     {
-        emit_wait(shared, task, end);
+        emit_wait(shared, task, (at, begin));
     }
 }
 
@@ -76,17 +77,19 @@ fn emit_acceptance(
     );
 }
 
-/// The time that it waited in its queue, ending with its claim.
-fn emit_wait(shared: &Shared, task: &ClaimedTask, end: SystemTime) {
+/// The time that it waited in its queue, up to the plan that claimed it; what is claimed as it comes has
+/// not waited.
+fn emit_wait(shared: &Shared, task: &ClaimedTask, (at, planned): (Micros, SystemTime)) {
     let Some(trace) = task.known.work.head.trace else {
         return;
     };
+    let waited = at.since(task.enqueued);
+    if waited.is_zero() {
+        return;
+    }
     let enqueue = lifecycle_span_id(task.known.id, 0, "queue_enqueue");
     let wait = lifecycle_span_id(task.known.id, task.fence, "queue_wait");
-    let waited = shared.clock.now().since(task.enqueued);
-    let start = end
-        .checked_sub(waited.max(Duration::from_micros(1)))
-        .unwrap_or(end);
+    let (start, end) = (planned.checked_sub(waited).unwrap_or(planned), planned);
     let span = Span {
         shared,
         known: &task.known,

@@ -15,7 +15,7 @@ const BAR: u64 = 40;
 #[must_use]
 pub fn draw(trace: &Trace) -> String {
     let tree = Tree::new(trace);
-    let head = ["SPAN", "SERVICE", "DURATION", ""]
+    let head = ["SPAN", "SERVICE", " DURATION", ""]
         .map(str::to_owned)
         .to_vec();
     let mut rows = vec![head];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use cluster::Cluster;
 use proto::v1::Submission;
 use watchwork::client::Client;
@@ -11,10 +11,10 @@ use watchwork::client::Client;
 use super::faults::{KilledScheduler, KilledWorker, kill_scheduler, kill_worker};
 use super::progress::Progress;
 use super::tasks::Task;
-use crate::{HandedIn, Ledger, Tracker, hand_in, hand_in_each};
+use crate::{Counts, HandedIn, Ledger, Tracker, hand_in, hand_in_each};
 
 /// All together must be shorter than a minute.
-const ALL_ENDED_WITHIN: Duration = Duration::from_secs(45);
+const ALL_ENDED_WITHIN: Duration = Duration::from_secs(30);
 const BATCH: usize = 40;
 /// Every so many batches one goes as single submissions.
 const SINGLES_EVERY: usize = 3;
@@ -26,6 +26,8 @@ pub(super) struct Course {
     pub(super) begin: Instant,
     pub(super) worker: (KilledWorker, Duration),
     pub(super) scheduler: (KilledScheduler, Duration),
+    /// Not everything ended in time.
+    pub(super) unended: Option<Error>,
 }
 
 /// Where the work goes and who follows it.
@@ -40,7 +42,7 @@ impl Stage<'_> {
     /// Hands everything in, kills a worker and a scheduler on the way, and waits for the end.
     ///
     /// # Errors
-    /// Work is refused for good, somebody can't be killed, or not everything ends in time.
+    /// Work is refused for good, somebody can't be killed, or the others don't take over in time.
     pub(super) async fn run(&self, tasks: &[Task]) -> Result<Course> {
         let progress = Progress::show(Arc::clone(self.tracker), tasks.len());
         let begin = Instant::now();
@@ -50,46 +52,61 @@ impl Stage<'_> {
         };
 
         waves.hand_in_until(self, 0.4).await?;
-        self.until_ended(tasks.len() / 8).await?;
-        let worker = kill_worker(self.cluster, self.tracker)?;
+        self.until_ended(tasks.len() / 5).await?;
+        let worker = self.lose_a_worker(&progress, &mut waves).await?;
+        waves.hand_in_until(self, 0.85).await?;
+        let scheduler = self.lose_a_scheduler(&progress, &mut waves).await?;
+        let unended = self.tracker.until_all_ended(ALL_ENDED_WITHIN).await.err();
+        Ok(Course {
+            handed_in: waves.handed_in,
+            begin,
+            worker,
+            scheduler,
+            unended,
+        })
+    }
+
+    /// Kills a worker, hands in more, and waits until what it ran was taken back.
+    async fn lose_a_worker(
+        &self,
+        progress: &Progress,
+        waves: &mut Waves<'_>,
+    ) -> Result<(KilledWorker, Duration)> {
+        let killed = kill_worker(self.cluster, self.tracker)?;
         progress.say(&format!(
             "  kill -9 {}, which runs {} executions",
-            worker.instance,
-            worker.running.len()
+            killed.instance,
+            killed.running.len()
         ));
-        let (worker_recovery, handed_in) = tokio::join!(
-            worker.recovery(self.tracker),
-            waves.hand_in_until(self, 0.6)
-        );
+        let (recovery, handed_in) =
+            tokio::join!(killed.recovery(self.tracker), waves.hand_in_until(self, 0.6));
         handed_in?;
+        Ok((killed, recovery?))
+    }
 
-        waves.hand_in_until(self, 0.85).await?;
-        let scheduler = kill_scheduler(self.cluster, self.ledger, self.tracker).await?;
+    /// Kills a scheduler, hands in the rest, and waits until its lanes have another owner.
+    async fn lose_a_scheduler(
+        &self,
+        progress: &Progress,
+        waves: &mut Waves<'_>,
+    ) -> Result<(KilledScheduler, Duration)> {
+        let killed = kill_scheduler(self.cluster, self.ledger, self.tracker).await?;
         progress.say(&format!(
             "  kill -9 {}, while {} executions run and {} wait in its {} of {} lanes",
-            scheduler.instance,
-            scheduler.running,
-            scheduler.waiting,
-            scheduler.lanes.len(),
-            scheduler.of_lanes,
+            killed.instance,
+            killed.running,
+            killed.waiting,
+            killed.lanes.len(),
+            killed.of_lanes,
         ));
-        let (scheduler_recovery, handed_in) = tokio::join!(
-            scheduler.recovery(self.ledger),
-            waves.hand_in_until(self, 1.0)
-        );
+        let (recovery, handed_in) =
+            tokio::join!(killed.recovery(self.ledger), waves.hand_in_until(self, 1.0));
         handed_in?;
-        let course = Course {
-            worker: (worker, worker_recovery?),
-            scheduler: (scheduler, scheduler_recovery?),
-            begin,
-            handed_in: waves.handed_in,
-        };
-        self.tracker.until_all_ended(ALL_ENDED_WITHIN).await?;
-        Ok(course)
+        Ok((killed, recovery?))
     }
 
     async fn until_ended(&self, count: usize) -> Result<()> {
-        let enough = |counts: &crate::Counts| counts.ended >= count;
+        let enough = |counts: &Counts| counts.ended >= count;
         self.tracker.until(ALL_ENDED_WITHIN, enough).await.map(drop)
     }
 }

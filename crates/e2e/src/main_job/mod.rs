@@ -24,57 +24,62 @@ use watchwork::client::Client;
 
 use crate::{Ledger, Tracker};
 use account::{LABEL, seconds};
-use course::Stage;
-use findings::{complaints, find_all};
+use course::{Course, Stage};
+use findings::{Finding, complaints, find_all};
 
 /// Where it keeps its database and logs, below the directory it is run in.
 const DIRECTORY: &str = ".watchwork/main-job";
 /// No more than so many complaints are printed.
 const COMPLAINTS: usize = 20;
 
+/// As a shell has it for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// How a run ended that didn't go wrong.
+enum End {
+    Done,
+    /// By Ctrl-C or SIGTERM.
+    Stopped,
+}
+
 /// Runs the main job on the files of the current directory.
 pub async fn run() -> ExitCode {
     let begin = Instant::now();
-    match in_order().await {
-        Ok(()) => {
-            println!(
-                "\nAll is well: done in {}, nothing is left running.",
-                seconds(begin.elapsed())
-            );
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("\nmain-job: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let (code, last) = match in_order().await {
+        Ok(End::Done) => (ExitCode::SUCCESS, "All is well: done".to_owned()),
+        Ok(End::Stopped) => (ExitCode::from(INTERRUPTED), "Stopped".to_owned()),
+        Err(error) => (ExitCode::FAILURE, format!("FAILED: {error:#}\n\nEnded")),
+    };
+    let took = seconds(begin.elapsed());
+    println!("\n{last} after {took}, nothing is left running.");
+    code
 }
 
 /// Brings the cluster up, uses it, and takes it down whatever happens in between.
-async fn in_order() -> Result<()> {
+async fn in_order() -> Result<End> {
     let root = env::current_dir()?;
     let begin = Instant::now();
     println!("The main job: work on the files of {}\n", root.display());
     let cluster = tokio::select! {
         started = Cluster::start(options(&root)) => started?,
-        () = told_to_stop() => bail!("stopped before it was up"),
+        () = told_to_stop() => return Ok(End::Stopped),
     };
     println!(
         "  up after {}: 1 gateway, 2 schedulers, 2 workers, PostgreSQL, a trace receiver",
         seconds(begin.elapsed())
     );
-    let done = tokio::select! {
-        done = use_it(&cluster, &root) => done,
-        () = told_to_stop() => Err(anyhow!("stopped")),
+    let end = tokio::select! {
+        done = use_it(&cluster, &root) => done.map(|()| End::Done),
+        () = told_to_stop() => Ok(End::Stopped),
     };
     let logs = cluster.dir().join("logs");
     let stopped = tokio::select! {
         stopped = cluster.stop() => stopped,
         // What is left of the cluster is killed when it is dropped.
-        () = told_to_stop() => Err(anyhow!("stopped in haste")),
+        () = told_to_stop() => return Ok(End::Stopped),
     };
-    done.and(stopped)
-        .with_context(|| format!("see the logs in {}", logs.display()))
+    end.and_then(|end| stopped.map(|()| end))
+        .map_err(|error| anyhow!("{error:#}\nThe logs are in {}", logs.display()))
 }
 
 /// What suits a laptop, with a queue that spreads over all lanes, so that both schedulers have work.
@@ -112,24 +117,30 @@ async fn use_it(cluster: &Cluster, root: &Path) -> Result<()> {
     account::print_outcomes(&findings);
     account::print_kills(&course);
     account::print_speed(&course, &tracker, &findings);
+    judge(&course, &findings, &complaints)?;
     tracing_example::print(cluster, &findings).await?;
     print_places(cluster.dir());
+    Ok(())
+}
+
+/// Says whether all came to the right end.
+fn judge(course: &Course, findings: &[Finding<'_>], complaints: &[String]) -> Result<()> {
+    let all = findings.len();
+    println!("\nVerdict");
     if complaints.is_empty() {
         println!(
-            "\nEvery one of {} acknowledged executions ended once, by the API and by the database, \
-             and every output is right.",
-            findings.len()
+            "  Each of {all} acknowledged executions ended once, by the API and by the database, \
+             and every output is right."
         );
         return Ok(());
     }
     for complaint in complaints.iter().take(COMPLAINTS) {
-        eprintln!("  {complaint}");
+        println!("  {complaint}");
     }
-    bail!(
-        "{} of {} executions are not as they must be",
-        complaints.len(),
-        findings.len()
-    )
+    if let Some(why) = &course.unended {
+        println!("  not all ended in time: {why:#}");
+    }
+    bail!("{} complaints about {all} acknowledged executions", complaints.len())
 }
 
 fn print_places(dir: &Path) {

@@ -9,7 +9,7 @@ use store::{Database, Writer};
 
 /// Checks that by every lane's chain nothing waits or runs any more, and that its totals are the
 /// numbers of rows.
-pub async fn assert_all_is_done(rig: &Rig) -> Result<()> {
+pub(crate) async fn assert_all_is_done(rig: &Rig) -> Result<()> {
     let url = rig.cluster.database_url();
     let database = Database::connect(url, 1, Arc::new(|_, _, _| {})).await?;
     let mut reader = Writer::new(database);

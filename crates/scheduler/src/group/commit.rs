@@ -183,7 +183,9 @@ impl Group {
                 self.drop_lanes(vec![row.lane]);
             }
         }
-        lifecycle::tell(&self.shared, effects, begin);
+        if let Some(row) = batch.rows.first() {
+            lifecycle::tell(&self.shared, effects, row.at, begin);
+        }
     }
 
     /// The batch failed, or nobody knows whether it did: what memory says of its lanes is not to be

@@ -18,8 +18,9 @@ pub(crate) struct Cpu {
 /// Who is the server's first process: the parent of any session's.
 pub(crate) async fn postmaster(url: &str) -> Result<u32, Box<dyn Error>> {
     let mut connection = PgConnection::connect(url).await?;
-    let session: i32 =
-        sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut connection).await?;
+    let session: i32 = sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(&mut connection)
+        .await?;
     parent(&session.to_string()).ok_or_else(|| "the session's process is not in /proc".into())
 }
 
@@ -43,10 +44,17 @@ fn parent(process: &str) -> Option<u32> {
     process.parse::<u32>().ok()?;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // Behind the name, which may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 fn on_processor(folder: &str) -> Option<Duration> {
     let text = fs::read_to_string(format!("{folder}/schedstat")).ok()?;
-    Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
+    Some(Duration::from_nanos(
+        text.split_whitespace().next()?.parse().ok()?,
+    ))
 }

@@ -10,7 +10,12 @@ use domain::{AttemptResult, Micros, Priority, RetryPolicy, decide};
 use store::{Batch, Head, NewExecution, Outcome};
 use uuid::Uuid;
 
-const CLASS: Class = Class { tenant: 1, queue: 1, priority: Priority::Normal, job_type: 1 };
+const CLASS: Class = Class {
+    tenant: 1,
+    queue: 1,
+    priority: Priority::Normal,
+    job_type: 1,
+};
 
 /// One lane and what comes to it.
 pub(crate) struct Feed {
@@ -21,7 +26,11 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn new(lane: Lane) -> Self {
-        Self { lane, head: Arc::new(head()), worker: "worker-1".into() }
+        Self {
+            lane,
+            head: Arc::new(head()),
+            worker: "worker-1".into(),
+        }
     }
 
     /// The next batch, with `size` new executions.
@@ -33,10 +42,17 @@ impl Feed {
             batch.outcomes.push(self.end(&mut draft, *seq, running));
         }
         let first = draft.accept(CLASS, size);
-        draft.claim(CLASS, size, &self.worker).expect("what was just accepted waits");
+        draft
+            .claim(CLASS, size, &self.worker)
+            .expect("what was just accepted waits");
         let (lane, home) = (self.lane.id(), at.hour());
         batch.executions = (first..first + u64::from(size))
-            .map(|seq| NewExecution { lane, seq, home, head: Arc::clone(&self.head) })
+            .map(|seq| NewExecution {
+                lane,
+                seq,
+                home,
+                head: Arc::clone(&self.head),
+            })
             .collect();
         batch.rows.push(draft.seal(Uuid::new_v4().as_u128()));
         batch
@@ -45,14 +61,18 @@ impl Feed {
     /// The batch is committed.
     pub(crate) fn apply(&mut self, batch: &Batch) {
         for row in &batch.rows {
-            self.lane.apply(row).expect("a row that was planned for this lane fits it");
+            self.lane
+                .apply(row)
+                .expect("a row that was planned for this lane fits it");
         }
     }
 
     fn end(&self, draft: &mut Draft<'_>, seq: u64, running: &Running) -> Outcome {
         let policy = RetryPolicy::default();
         let decision = decide(AttemptResult::Success, false, running.budgets, &policy, 0.5);
-        draft.end(seq, running.fence, &decision).expect("it runs with this fence");
+        draft
+            .end(seq, running.fence, &decision)
+            .expect("it runs with this fence");
         Outcome {
             lane: self.lane.id(),
             seq,
@@ -102,7 +122,9 @@ fn head() -> Head {
         tracestate: None,
         correlation_id: None,
         labels: store::Pairs::new(),
-        headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        headers: headers
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
         payload: Bytes::from(vec![b'x'; 100]),
         content_type: Some("application/json".into()),
     }

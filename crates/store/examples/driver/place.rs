@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Postgres, PostgresOptions};
-use domain::lane::Lane;
 use domain::LaneId;
+use domain::lane::Lane;
+use sqlx::{Connection, PgConnection};
 use store::{Database, Election, TermHolder, WindowMap, Writer};
 use uuid::Uuid;
 
@@ -23,11 +24,20 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Starts the server in `dir`, with nothing in it but what an installation needs.
-    pub(crate) async fn make(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let server = Postgres::start(dir, PostgresOptions { shared_buffers_mb: 1024 })?;
+    /// Starts the server in `dir`, with nothing in it but what an installation needs, to be reached over
+    /// TCP or over its unix socket.
+    pub(crate) async fn make(dir: &Path, over_tcp: bool) -> Result<Self, Box<dyn Error>> {
+        let server = Postgres::start(
+            dir,
+            PostgresOptions {
+                shared_buffers_mb: 1024,
+            },
+        )?;
         server.drop_database("driver").await?;
-        let url = server.create_database("driver").await?;
+        let mut url = server.create_database("driver").await?;
+        if !over_tcp {
+            url = over_unix_socket(&url).await?;
+        }
         let database = Database::connect(&url, 2, Arc::new(|_, _, _| {})).await?;
         database.install(LANES, [7; 16]).await?;
         let holder = TermHolder {
@@ -40,7 +50,12 @@ impl Place {
         election.make_windows(&term, 24, 1).await?;
         election.make_lanes(&term, LANES).await?;
         let windows = database.windows().await?;
-        Ok(Self { server, database, url, windows })
+        Ok(Self {
+            server,
+            database,
+            url,
+            windows,
+        })
     }
 
     /// A lane as its chain tells it.
@@ -53,4 +68,12 @@ impl Place {
     pub(crate) fn remove(self) -> Result<(), Box<dyn Error>> {
         Ok(self.server.destroy()?)
     }
+}
+
+async fn over_unix_socket(url: &str) -> Result<String, Box<dyn Error>> {
+    let mut connection = PgConnection::connect(url).await?;
+    let folder: String = sqlx::query_scalar("select current_setting('unix_socket_directories')")
+        .fetch_one(&mut connection)
+        .await?;
+    Ok(format!("{url}?host={folder}"))
 }

@@ -42,7 +42,10 @@ pub(crate) async fn measure(
     let mut lines = Vec::new();
     for number in 0..case.connections {
         let feed = Feed::new(place.lane(number).await?);
-        lines.push(Line { feed, pen: Pen::take(place, way).await? });
+        lines.push(Line {
+            feed,
+            pen: Pen::take(place, way).await?,
+        });
     }
     let postmaster = cpu::postmaster(&place.url).await?;
     write_all(&mut lines, place, case.size, WARM_UP).await?;

@@ -22,5 +22,8 @@ pub(crate) fn print(case: Case, statement: &Measured, copy: &Measured) {
 }
 
 fn figures(measured: &Measured) -> String {
-    format!("{:.0} | {:.1} | {:.1}", measured.rate, measured.client_us, measured.server_us)
+    format!(
+        "{:.0} | {:.1} | {:.1}",
+        measured.rate, measured.client_us, measured.server_us
+    )
 }

@@ -13,7 +13,8 @@ use crate::place::Place;
 const EXECUTION_COLUMNS: &str = "win, lane, seq, tenant, queue, job_type, priority, at, timeout_us,
     retry_policy, trace, parent_span, request_at, tracestate, correlation_id, labels, headers,
     payload, content_type";
-const OUTCOME_COLUMNS: &str = "win, lane, seq, fence, tenant, queue, attempt, result, state, reason,
+const OUTCOME_COLUMNS: &str =
+    "win, lane, seq, fence, tenant, queue, attempt, result, state, reason,
     attempts_used, lost_used, worker, claimed_at, queued_us, dispatch_us, run_us, report_us, at,
     next_at, error_class, error_message, output, output_type, trace_kept";
 /// PostgreSQL counts its timestamps from 2000-01-01.
@@ -172,14 +173,23 @@ impl Rows {
         self.int(outcome.tenant);
         self.int(outcome.queue);
         let (attempts, lost) = (outcome.budgets.attempts, outcome.budgets.lost);
-        let numbers = [outcome.result as i16, outcome.state as i16, outcome.reason as i16];
+        let numbers = [
+            outcome.result as i16,
+            outcome.state as i16,
+            outcome.reason as i16,
+        ];
         self.short(small(outcome.attempt));
         for number in numbers.into_iter().chain([small(attempts), small(lost)]) {
             self.short(number);
         }
         self.text(Some(&outcome.worker));
         self.time(Some(outcome.claimed));
-        for phase in [outcome.queued_us, outcome.dispatch_us, outcome.run_us, outcome.report_us] {
+        for phase in [
+            outcome.queued_us,
+            outcome.dispatch_us,
+            outcome.run_us,
+            outcome.report_us,
+        ] {
             self.long(phase);
         }
         self.time(Some(at));

@@ -53,9 +53,13 @@ async fn submit(
     end: Instant,
 ) -> Result<()> {
     while Instant::now() < end {
-        // Until the end at most: whoever watches may have gone by then.
-        let room = timeout_at(end, open.wait_for(|open| *open < MOST_OPEN)).await;
-        if matches!(room, Ok(Ok(_))) {
+        // Until the end at most: whoever watches may have gone by then. What is borrowed from the
+        // channel is given back within the statement, or the watcher couldn't say the next number.
+        let has_room = matches!(
+            timeout_at(end, open.wait_for(|open| *open < MOST_OPEN)).await,
+            Ok(Ok(_))
+        );
+        if has_room {
             callers.submit_batch(caller).await?;
         }
     }
