@@ -76,13 +76,16 @@ impl ObservedCall {
         self.first_message();
         self.observer.metrics.count(self.endpoint, code);
         let (endpoint, status) = (self.endpoint.label(), code_name(code));
-        tracing::debug!(
-            event = "call_ended",
-            endpoint,
-            status,
-            message,
-            "call ended"
-        );
+        // The answer's body ends outside of the call's own scope.
+        self.trace.context.enter(|| {
+            tracing::debug!(
+                event = "call_ended",
+                endpoint,
+                status,
+                message,
+                "call ended"
+            );
+        });
         if self.is_admitted && self.observer.spans.is_enabled() {
             self.emit_spans(code, message);
         }

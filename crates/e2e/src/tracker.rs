@@ -186,6 +186,12 @@ impl Shared {
 }
 
 impl Counts {
+    /// Whether there has been word of everything that is followed.
+    #[must_use]
+    pub fn are_of_all(&self) -> bool {
+        self.waiting + self.running + self.retrying + self.ended == self.followed
+    }
+
     fn of(&mut self, state: ExecutionState) -> Option<&mut usize> {
         match state {
             ExecutionState::Queued => Some(&mut self.waiting),

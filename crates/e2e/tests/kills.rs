@@ -1,4 +1,5 @@
-//! `kill -9` in the middle of 2 000 executions: everything that was acknowledged ends, once.
+//! `kill -9`, or a long pause, in the middle of 2 000 executions: everything that was acknowledged
+//! ends, once.
 
 mod lanes;
 
@@ -20,6 +21,7 @@ const BATCH: usize = 200;
 const AT_LEAST_RUNNING: f64 = 100.0;
 const AT_LEAST_WAITING: f64 = 500.0;
 const ALL_ENDED_WITHIN: Duration = Duration::from_secs(40);
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Two clusters at a time would only slow each other down.
@@ -33,16 +35,38 @@ async fn a_killed_worker_costs_no_execution() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_scheduler_that_owns_lanes_costs_no_execution() -> Result<()> {
     under_load(async |rig: &Rig, under_way: &[UnderWay]| {
-        let busiest = under_way
-            .iter()
-            .max_by(|one, other| one.running.total_cmp(&other.running));
-        let busiest = busiest.context("there are schedulers")?;
-        let lanes = rig.ledger.lanes_of(&busiest.scheduler).await?;
-        ensure!(
-            !lanes.is_empty() && busiest.waiting > 0.0,
-            "{busiest:?} owns {lanes:?}"
-        );
-        rig.cluster.kill(&busiest.scheduler)
+        let (busiest, _) = busiest(rig, under_way).await?;
+        rig.cluster.kill(&busiest)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_slept_through_its_leases_changes_nothing_when_it_wakes_up() -> Result<()>
+{
+    under_load(async |rig: &Rig, under_way: &[UnderWay]| {
+        let (busiest, lanes) = busiest(rig, under_way).await?;
+        let sleeper = rig.cluster.member(&busiest)?;
+        sleeper.pause()?;
+        until(async || Ok(rig.ledger.owned_by_others(&lanes, &busiest).await? == lanes.len()))
+            .await?;
+        sleeper.resume()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_slept_through_its_lease_ends_nothing_twice_when_it_wakes_up() -> Result<()> {
+    under_load(async |rig: &Rig, _: &[UnderWay]| {
+        let sleeper = rig.cluster.member("worker-1")?;
+        sleeper.pause()?;
+        until(async || {
+            let lost = "select exists (select from outcome where result = $1)";
+            let lost = sqlx::query_scalar(lost).bind(AttemptResult::Lost as i16);
+            Ok(lost.fetch_one(rig.ledger.pool()).await?)
+        })
+        .await?;
+        sleeper.resume()
     })
     .await
 }
@@ -81,6 +105,29 @@ async fn under_load(kill: impl AsyncFnOnce(&Rig, &[UnderWay]) -> Result<()>) -> 
     each_ended_once(&rig, &handed_in).await?;
     lanes::assert_all_is_done(&rig).await?;
     rig.stop().await
+}
+
+/// The scheduler in whose lanes most is running, and its lanes.
+async fn busiest(rig: &Rig, under_way: &[UnderWay]) -> Result<(String, Vec<i16>)> {
+    let busiest = under_way
+        .iter()
+        .max_by(|one, other| one.running.total_cmp(&other.running));
+    let busiest = busiest.context("there are schedulers")?;
+    let lanes = rig.ledger.lanes_of(&busiest.scheduler).await?;
+    ensure!(
+        !lanes.is_empty() && busiest.waiting > 0.0,
+        "{busiest:?} owns {lanes:?}"
+    );
+    Ok((busiest.scheduler.clone(), lanes))
+}
+
+async fn until(mut good: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !good().await? {
+        ensure!(begin.elapsed() < TAKEN_OVER_WITHIN, "nobody takes over");
+        sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// Three of four sleep for 50 to 200 ms, one of eight does nothing, one of eight fails at first.

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use store::{Election, Error, Term, TermHolder};
+use store::{Election, Error, Term, TermHolder, within};
 use tokio_util::sync::CancellationToken;
 
-use crate::group::within;
 use crate::shared::Shared;
 
 /// How often a follower looks whether there is a leader, and everybody at the windows.
@@ -26,6 +25,8 @@ pub(crate) struct Leader {
     lanes: u16,
     window_hours: u16,
     term: Option<(Term, Instant)>,
+    /// The installation's lanes are there.
+    lanes_made: bool,
 }
 
 impl Leader {
@@ -44,6 +45,7 @@ impl Leader {
             lanes,
             window_hours,
             term: None,
+            lanes_made: false,
         }
     }
 
@@ -101,9 +103,8 @@ impl Leader {
         self.shared.metrics.transitions.inc();
         self.shared.metrics.epoch.set(epoch);
         tracing::info!(event = "leadership_acquired", epoch, "this scheduler leads");
-        self.duties(&term).await?;
-        self.term = Some((term, sent));
-        Ok(())
+        self.term = Some((term.clone(), sent));
+        self.duties(&term).await
     }
 
     async fn duties(&mut self, term: &Term) -> Result<(), Error> {
@@ -116,7 +117,10 @@ impl Leader {
             if made > 0 {
                 tracing::info!(event = "windows_made", made, "windows made ahead");
             }
+        }
+        if !self.lanes_made {
             self.election.make_lanes(term, self.lanes).await?;
+            self.lanes_made = true;
         }
         Ok(())
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use domain::LaneId;
 use proto::v1::{ClusterView, SchedulerAddress, work_response};
-use store::{Claimant, Error, LaneLease, LeaseKeeper, Membership, Writer};
+use store::{Claimant, Error, LaneLease, LeaseKeeper, Membership, Writer, within};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::group::{Adopted, Input, within};
+use crate::group::{Adopted, Input};
 use crate::shared::{Groups, Shared};
 
 /// How often the leases are renewed: a lease outlives two lost renewals.
@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How long the database may take to answer about leases.
 const LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a lane whose take-over failed is left alone.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Keeps the lanes of one scheduler.
 pub(crate) struct LaneKeeper {
@@ -42,11 +45,13 @@ pub(crate) struct LaneKeeper {
     coming: BTreeSet<LaneId>,
     /// Of those: the ones that a group has.
     adopted: BTreeSet<LaneId>,
+    /// Lanes whose take-over failed: each jumps far ahead, so they are not tried without pause.
+    not_before: BTreeMap<LaneId, Instant>,
     renewed: Option<Instant>,
 }
 
 struct Arrival {
-    lane: LaneId,
+    lease: LaneLease,
     adopted: Result<Box<Adopted>, Error>,
 }
 
@@ -69,6 +74,7 @@ impl LaneKeeper {
             held: BTreeMap::new(),
             coming: BTreeSet::new(),
             adopted: BTreeSet::new(),
+            not_before: BTreeMap::new(),
             renewed: None,
         }
     }
@@ -119,16 +125,32 @@ impl LaneKeeper {
 
     async fn renew(&mut self) -> Result<(), Error> {
         let sent = Instant::now();
-        let (lanes, now) = within(LIMIT, self.leases.renew(&self.claimant)).await?;
+        let (leases, now) = within(LIMIT, self.leases.renew(&self.claimant)).await?;
         self.shared.clock.set(now, sent);
-        let lost: Vec<LaneId> = {
-            let mine: BTreeSet<LaneId> = lanes.into_iter().collect();
-            self.held
-                .keys()
-                .copied()
-                .filter(|lane| !mine.contains(lane))
-                .collect()
-        };
+        self.reconcile(leases).await;
+        self.shared.deadline.renewed(sent, self.claimant.lease);
+        self.renewed = Some(sent);
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.shared.metrics.heartbeat.set(now.as_secs_f64());
+        Ok(())
+    }
+
+    /// Believes the database about the leases: what it doesn't have any more is let go, and what it has
+    /// beyond (taken, or not released, by a statement whose answer was lost) is held.
+    async fn reconcile(&mut self, leases: Vec<LaneLease>) {
+        let leases: BTreeMap<LaneId, LaneLease> = leases
+            .into_iter()
+            .map(|lease| (lease.lane, lease))
+            .collect();
+        let lost = |lease: &&LaneLease| leases.get(&lease.lane) != Some(*lease);
+        let lost: Vec<LaneId> = self
+            .held
+            .values()
+            .filter(lost)
+            .map(|lease| lease.lane)
+            .collect();
         if !lost.is_empty() {
             tracing::warn!(
                 event = "lanes_lost",
@@ -137,13 +159,7 @@ impl LaneKeeper {
             );
             self.let_go(&lost).await;
         }
-        self.shared.deadline.renewed(sent, self.claimant.lease);
-        self.renewed = Some(sent);
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.shared.metrics.heartbeat.set(now.as_secs_f64());
-        Ok(())
+        self.held = leases;
     }
 
     /// Takes what nobody owns up to the fair share, gives up what is beyond.
@@ -157,31 +173,37 @@ impl LaneKeeper {
             }
         }
         if self.held.len() > share {
-            let surplus: Vec<LaneId> = self
-                .held
-                .keys()
-                .rev()
-                .take(self.held.len() - share)
-                .copied()
-                .collect();
-            self.let_go(&surplus).await;
-            within(LIMIT, self.leases.release(&self.claimant, &surplus)).await?;
+            let surplus = self.held.keys().rev().take(self.held.len() - share);
+            let surplus: Vec<LaneId> = surplus.copied().collect();
+            let silent = self.let_go(&surplus).await;
+            for lane in &silent {
+                self.held.remove(lane);
+            }
+            within(LIMIT, self.leases.release(&self.claimant, &silent)).await?;
         }
         Ok(())
     }
 
-    /// The groups stop writing to the lanes first; only then may anybody else have them.
-    async fn let_go(&mut self, lanes: &[LaneId]) {
-        for lane in lanes {
-            let (done, gone) = oneshot::channel();
-            self.groups
-                .of(*lane)
-                .send(Input::Drop(vec![*lane], done))
-                .await;
-            let _ = gone.await;
-            self.held.remove(lane);
+    /// The groups stop writing to the lanes first; only then may anybody else have them. Gives those whose
+    /// groups have said so in time: the leases of all must go on being renewed. Any other lane is taken
+    /// over again, by its group's next inputs.
+    async fn let_go(&mut self, lanes: &[LaneId]) -> Vec<LaneId> {
+        let drops = lanes.iter().map(|lane| {
             self.adopted.remove(lane);
-        }
+            let (done, gone) = oneshot::channel();
+            let group = self.groups.of(*lane).clone();
+            let lane = *lane;
+            async move {
+                group.send(Input::Drop(vec![lane], done)).await;
+                gone.await.ok().map(|()| lane)
+            }
+        });
+        let patience = self.claimant.lease / RENEWALS_PER_LEASE;
+        let drops = drops.map(|drop| tokio::time::timeout(patience, drop));
+        let gone = futures::future::join_all(drops).await;
+        gone.into_iter()
+            .filter_map(|gone| gone.ok().flatten())
+            .collect()
     }
 
     fn note_dropped(&mut self, lanes: &[LaneId]) {
@@ -193,8 +215,13 @@ impl LaneKeeper {
 
     /// Begins to take over every lane whose lease is held and that no group has.
     fn take_over_what_came(&mut self) {
+        let now = Instant::now();
+        self.not_before.retain(|_, until| *until > now);
         let wanting = |lease: &&LaneLease| {
-            !self.adopted.contains(&lease.lane) && !self.coming.contains(&lease.lane)
+            let LaneLease { lane, .. } = lease;
+            !self.adopted.contains(lane)
+                && !self.coming.contains(lane)
+                && !self.not_before.contains_key(lane)
         };
         let wanted: Vec<LaneLease> = self.held.values().filter(wanting).copied().collect();
         if wanted.is_empty() {
@@ -208,20 +235,27 @@ impl LaneKeeper {
         ));
     }
 
-    async fn welcome(&mut self, Arrival { lane, adopted }: Arrival) {
+    /// A lane counts only under the lease that it was taken over with.
+    async fn welcome(&mut self, Arrival { lease, adopted }: Arrival) {
+        let lane = lease.lane;
         self.coming.remove(&lane);
+        if self.held.get(&lane) != Some(&lease) {
+            return;
+        }
         match adopted {
-            Ok(adopted) if self.held.contains_key(&lane) => {
+            Ok(adopted) => {
                 self.groups.of(lane).send(Input::Adopt(adopted)).await;
                 self.adopted.insert(lane);
                 self.announce(lane);
             }
-            Ok(_) => {}
             Err(Error::LeaseOver { .. }) => {
                 self.held.remove(&lane);
             }
-            Err(error) => tracing::warn!(event = "take_over_failed", partition = lane.0, %error,
-                "the lane can't be taken over just now; trying again"),
+            Err(error) => {
+                self.not_before.insert(lane, Instant::now() + PAUSE);
+                tracing::warn!(event = "take_over_failed", partition = lane.0, %error,
+                    "the lane can't be taken over just now; trying again");
+            }
         }
     }
 
@@ -294,7 +328,7 @@ impl LaneKeeper {
     /// Gives everything up, so that others needn't wait for the leases to run out.
     async fn leave(&mut self) {
         let lanes: Vec<LaneId> = self.held.keys().copied().collect();
-        self.let_go(&lanes).await;
+        let lanes = self.let_go(&lanes).await;
         let gone = async {
             within(LIMIT, self.leases.release(&self.claimant, &lanes)).await?;
             within(LIMIT, self.leases.leave(&self.claimant)).await
@@ -319,10 +353,7 @@ async fn take_over(
     let mut writer = Writer::new(shared.database.clone());
     for lease in leases {
         let adopted = take_over_one(&shared, &mut writer, &lease).await;
-        let _ = arrivals.send(Arrival {
-            lane: lease.lane,
-            adopted,
-        });
+        let _ = arrivals.send(Arrival { lease, adopted });
     }
 }
 

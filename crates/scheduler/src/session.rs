@@ -1,16 +1,20 @@
 //! Workers as this scheduler knows them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use domain::lane::Running;
 use proto::v1::{WorkResponse, work_response};
 use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::dispatch::Bell;
+
+/// Lane groups that a scheduler has at most.
+pub(crate) const MAX_GROUPS: usize = 16;
 
 /// What goes down a worker's stream.
 pub(crate) type Outbound = mpsc::UnboundedSender<Result<WorkResponse, Status>>;
@@ -49,30 +53,74 @@ pub(crate) struct Session {
     window: AtomicI64,
     /// How many are.
     under_way: AtomicI64,
+    /// How many are, by the group that claimed them.
+    by_group: [AtomicI64; MAX_GROUPS],
+    /// The groups that have work for it and no room, a bit each.
+    wanted: AtomicU32,
+    /// The group that took a slot last.
+    last_taker: AtomicUsize,
     outbound: Mutex<Option<(u64, Outbound)>>,
     bell: Arc<Bell>,
 }
 
 impl Session {
-    /// How many more tasks it takes now; none while it isn't connected, and none once its lease has run
-    /// out: one that hangs keeps its connection, and would be handed what was just taken from it.
-    pub(crate) fn free(&self) -> u32 {
+    /// How many more tasks it takes from a group now; none while it isn't connected, and none once its
+    /// lease has run out: one that hangs keeps its connection, and would be handed what was just taken
+    /// from it.
+    pub(crate) fn free(&self, group: usize) -> u32 {
         if self.is_over() || !self.is_connected() {
             return 0;
         }
         let free = self.window.load(Ordering::Acquire) - self.under_way.load(Ordering::Acquire);
-        u32::try_from(free).unwrap_or(0)
+        u32::try_from(free.min(self.share_left(group))).unwrap_or(0)
+    }
+
+    /// How many more tasks a group may have here while others want room too: an even part of the window,
+    /// or, where that is less than one, the room that another group had last.
+    fn share_left(&self, group: usize) -> i64 {
+        let others = self.wanted.load(Ordering::Acquire) & !(1 << group);
+        if others == 0 {
+            return i64::MAX;
+        }
+        let share = self.window.load(Ordering::Acquire) / (i64::from(others.count_ones()) + 1);
+        if share == 0 {
+            return i64::from(self.last_taker.load(Ordering::Acquire) != group);
+        }
+        share - self.by_group[group].load(Ordering::Acquire)
+    }
+
+    /// Whether a group has work for it that it has no room for.
+    pub(crate) fn set_wanted(&self, group: usize, wanted: bool) {
+        if wanted {
+            self.wanted.fetch_or(1 << group, Ordering::AcqRel);
+        } else {
+            self.wanted.fetch_and(!(1 << group), Ordering::AcqRel);
+        }
+    }
+
+    /// Whether an attempt was claimed for this worker, and may have been: the name alone is its own choice.
+    pub(crate) fn may_hold(&self, running: &Running) -> bool {
+        let tenant = self.capabilities.tenant;
+        *running.worker == *self.worker_id && (tenant == 0 || tenant == running.class.tenant)
     }
 
     /// One of its slots, taken whether it is free or not.
-    pub(crate) fn take(self: &Arc<Self>) -> Slot {
+    pub(crate) fn take(self: &Arc<Self>, group: usize) -> Slot {
         self.under_way.fetch_add(1, Ordering::AcqRel);
-        Slot(Arc::clone(self))
+        self.by_group[group].fetch_add(1, Ordering::AcqRel);
+        self.last_taker.store(group, Ordering::Release);
+        Slot {
+            session: Arc::clone(self),
+            group,
+        }
     }
 
-    /// A slot, if one is free.
-    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Slot> {
-        let slot = self.take();
+    /// A slot, if one is free for the group.
+    pub(crate) fn try_take(self: &Arc<Self>, group: usize) -> Option<Slot> {
+        if self.share_left(group) <= 0 {
+            return None;
+        }
+        let slot = self.take(group);
         let within = self.under_way.load(Ordering::Acquire) <= self.window.load(Ordering::Acquire);
         within.then_some(slot)
     }
@@ -121,6 +169,11 @@ impl Session {
         self.bell.ring();
     }
 
+    /// Nothing more goes down the stream there is: a newer one is being opened.
+    pub(crate) fn suspend(&self) {
+        *self.lock_outbound() = None;
+    }
+
     /// A stream broke; unless a newer one is there already, nothing goes out any more.
     pub(crate) fn detach(&self, connection: u64) {
         let mut outbound = self.lock_outbound();
@@ -139,22 +192,30 @@ impl Session {
 
 /// One task under way on a worker. The worker's room is counted by these alone, so it can't leak.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<Session>);
+pub(crate) struct Slot {
+    session: Arc<Session>,
+    group: usize,
+}
 
 impl Slot {
     pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.0
+        &self.session
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        let session = &self.session;
+        session.under_way.fetch_sub(1, Ordering::AcqRel);
+        session.by_group[self.group].fetch_sub(1, Ordering::AcqRel);
+        if session.wanted.load(Ordering::Acquire) & !(1 << self.group) != 0 {
+            session.bell.ring();
+        }
     }
 }
 
-/// A worker's name and its process's incarnation.
-type WorkerProcess = (String, [u8; 16]);
+/// A worker's tenant and name, and its process's incarnation.
+type WorkerProcess = (i32, String, [u8; 16]);
 
 /// All workers that this scheduler knows, until some time after their leases have run out.
 #[derive(Debug)]
@@ -193,7 +254,7 @@ impl Sessions {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|_, session| session.is_connected() || !session.is_over());
-        let key = (worker_id.to_owned(), incarnation);
+        let key = (capabilities.tenant, worker_id.to_owned(), incarnation);
         // One whose lease has run out was declared lost; what it comes back with is judged anew.
         if let Some(known) = sessions.get(&key).filter(|session| !session.is_over()) {
             known.renew(lease);
@@ -208,6 +269,9 @@ impl Sessions {
             gone: AtomicBool::new(false),
             window: AtomicI64::new(0),
             under_way: AtomicI64::new(0),
+            by_group: Default::default(),
+            wanted: AtomicU32::new(0),
+            last_taker: AtomicUsize::new(usize::MAX),
             outbound: Mutex::default(),
             bell: Arc::clone(&self.bell),
         });
@@ -218,23 +282,78 @@ impl Sessions {
 
     /// Every session.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
-        let sessions = self
-            .by_process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.lock();
         sessions.values().cloned().collect()
     }
 
-    /// Those that take more tasks now.
-    pub(crate) fn with_room(&self) -> Vec<Arc<Session>> {
-        let sessions = self
-            .by_process
+    /// Those that tasks can be sent to.
+    pub(crate) fn connected(&self) -> Vec<Arc<Session>> {
+        let sessions = self.lock();
+        let connected = |session: &&Arc<Session>| session.is_connected() && !session.is_over();
+        sessions.values().filter(connected).cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<WorkerProcess, Arc<Session>>> {
+        self.by_process
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        sessions
-            .values()
-            .filter(|session| session.free() > 0)
-            .cloned()
-            .collect()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(window: u32) -> Arc<Session> {
+        let sessions = Sessions::new(Arc::new(Bell::new(2)));
+        let (types, queues) = (FxHashSet::default(), FxHashSet::default());
+        let capabilities = Capabilities {
+            tenant: 0,
+            types,
+            queues,
+        };
+        let session = sessions.open("w", [0; 16], capabilities, Duration::from_secs(60));
+        let (outbound, receiver) = mpsc::unbounded_channel();
+        session.attach(1, outbound);
+        session.set_window(window);
+        // The stream stays open for the length of the test.
+        std::mem::forget(receiver);
+        session
+    }
+
+    #[test]
+    fn a_slot_is_given_back_when_it_is_dropped() {
+        let session = session(2);
+        let slots: Vec<Slot> = (0..3).map_while(|_| session.try_take(0)).collect();
+        assert_eq!((slots.len(), session.free(0)), (2, 0));
+        drop(slots);
+        assert_eq!(session.free(0), 2);
+    }
+
+    #[test]
+    fn groups_that_want_room_share_it_evenly() {
+        let session = session(4);
+        session.set_wanted(1, true);
+        let mine: Vec<Slot> = (0..4).map_while(|_| session.try_take(0)).collect();
+        assert_eq!(mine.len(), 2, "half is left for the other");
+        assert_eq!(session.free(1), 2);
+    }
+
+    #[test]
+    fn one_slot_goes_from_group_to_group() {
+        let session = session(1);
+        session.set_wanted(1, true);
+        let slot = session.try_take(0).unwrap();
+        drop(slot);
+        assert!(session.try_take(0).is_none(), "it is the other's turn");
+        session.set_wanted(0, true);
+        assert!(session.try_take(1).is_some());
+    }
+
+    #[test]
+    fn a_worker_whose_lease_is_over_gets_nothing_though_it_is_connected() {
+        let session = session(4);
+        session.renew(Duration::ZERO);
+        assert_eq!(session.free(0), 0);
     }
 }

@@ -1,15 +1,20 @@
 //! The chain, read: take-over by replay.
 
+use std::time::Duration;
+
 use domain::lane::{Delta, Lane, Link, Row, RowKind, Totals};
 use domain::{LaneId, Micros};
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row as _};
 use uuid::Uuid;
 
+use crate::database::within;
 use crate::lane_lease::{LaneLease, number};
 use crate::timestamp::Timestamp;
 use crate::{Database, Error};
 
+/// How long a take-over waits for what the old owner has in flight, whose statements end sooner.
+const LIMIT: Duration = Duration::from_secs(15);
 /// How often a take-over that meets the old owner's last writes reads on and tries again.
 const TRIES: usize = 5;
 
@@ -25,7 +30,8 @@ impl Database {
         for _ in 0..TRIES {
             let mut memory = self.replay(connection, lane).await?;
             let rows = memory.take_over(epoch, now, Uuid::new_v4().as_u128());
-            match self.write_take_over(connection, lease, &rows).await {
+            let written = within(LIMIT, self.write_take_over(connection, lease, &rows)).await;
+            match written {
                 Ok(()) => {
                     apply_all(&mut memory, &rows)?;
                     return Ok(memory);
@@ -130,8 +136,33 @@ impl Database {
     }
 }
 
+/// Inserts the first rows of new lanes, which differ in nothing but the lane.
+pub(crate) async fn insert_genesis(
+    connection: &mut PgConnection,
+    lanes: &[i16],
+    at: Micros,
+) -> Result<(), Error> {
+    const INSERT: &str = "insert into chain (lane, n, batch, epoch, kind, at, next_seq, submitted,
+         claimed, finished, delta)
+         select lane, $2, $3, $4, $5, $6, $7, 0, 0, 0, $8 from unnest($1::int2[]) lane";
+    let row = Row::genesis(LaneId(0), at);
+    sqlx::query(INSERT)
+        .bind(lanes)
+        .bind(as_stored(row.link.n))
+        .bind(Uuid::from_u128(row.link.batch))
+        .bind(row.epoch)
+        .bind(row.kind.number())
+        .bind(Timestamp(row.at))
+        .bind(as_stored(row.next_seq))
+        .bind(row.delta.encode())
+        .execute(connection)
+        .await
+        .map_err(Error::of("chain_genesis"))?;
+    Ok(())
+}
+
 /// Inserts a row whose place the caller has made sure of in this transaction.
-pub(crate) async fn insert_unfenced(connection: &mut PgConnection, row: &Row) -> Result<(), Error> {
+async fn insert_unfenced(connection: &mut PgConnection, row: &Row) -> Result<(), Error> {
     const INSERT: &str = "insert into chain (lane, n, batch, epoch, kind, jump_to, at, next_seq,
          submitted, claimed, finished, delta) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     sqlx::query(INSERT)

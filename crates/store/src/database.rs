@@ -10,6 +10,10 @@ use crate::Error;
 /// Told of every statement: its name, its kind (insert, select, update, delete) and how long it took.
 pub type QueryTimes = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
 
+/// How long any statement is waited for: longer than the database's own limit on it, for when the
+/// database can't be heard at all.
+const LIMIT: Duration = Duration::from_secs(12);
+
 /// A planner that takes the index whatever the statistics say: those of a hot table are always wrong.
 const BY_INDEX: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
@@ -127,10 +131,23 @@ impl Database {
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Error> {
         let begin = Instant::now();
-        let result = statement.await;
+        let result = within(LIMIT, async { statement.await.map_err(Error::of(name)) }).await;
         (self.times)(name, kind, begin.elapsed());
-        result.map_err(Error::of(name))
+        result
     }
+}
+
+/// What the database says in time; past it nobody listens any more.
+///
+/// # Errors
+/// [`Error::Silent`], or what the database says.
+pub async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or(Err(Error::Silent { limit }))
 }
 
 /// What a connection of one's own is for.

@@ -24,6 +24,16 @@ pub struct Claimant {
     pub lease: Duration,
 }
 
+impl Claimant {
+    fn lease_of(&self, (lane, epoch): (i16, i64)) -> LaneLease {
+        LaneLease {
+            lane: lane_id(lane),
+            epoch,
+            incarnation: self.incarnation,
+        }
+    }
+}
+
 /// A lane's lease as its holder has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LaneLease {
@@ -65,12 +75,12 @@ impl LeaseKeeper {
         Self(Dedicated::new(database, Purpose::Leases))
     }
 
-    /// Says that this scheduler lives, and renews its leases: gives the lanes that are still its own, and
-    /// the database's time.
+    /// Says that this scheduler lives, and renews its leases: gives the leases that it holds, and the
+    /// database's time.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn renew(&mut self, claimant: &Claimant) -> Result<(Vec<LaneId>, Micros), Error> {
+    pub async fn renew(&mut self, claimant: &Claimant) -> Result<(Vec<LaneLease>, Micros), Error> {
         const PRESENT: &str = "insert into scheduler (id, incarnation, address, seen)
              values ($1, $2, $3, clock_timestamp())
              on conflict (id) do update set incarnation = excluded.incarnation,
@@ -78,7 +88,7 @@ impl LeaseKeeper {
              returning clock_timestamp()";
         const RENEW: &str = "update lane_lease
              set expires_at = clock_timestamp() + $2 * interval '1 microsecond'
-             where incarnation = $1 and expires_at > clock_timestamp() returning lane";
+             where incarnation = $1 and expires_at > clock_timestamp() returning lane, epoch";
         let mut connection = self.0.take().await?;
         let present = sqlx::query_as(PRESENT)
             .bind(&claimant.id)
@@ -90,13 +100,19 @@ impl LeaseKeeper {
             .database
             .timed("scheduler_present", "update", present)
             .await?;
-        let renew = sqlx::query_scalar(RENEW)
+        let renew = sqlx::query_as(RENEW)
             .bind(claimant.incarnation)
             .bind(micros(claimant.lease))
             .fetch_all(&mut connection);
-        let lanes: Vec<i16> = self.0.database.timed("lane_renew", "update", renew).await?;
+        let leases: Vec<(i16, i64)> = self.0.database.timed("lane_renew", "update", renew).await?;
         self.0.put_back(connection);
-        Ok((lanes.into_iter().map(lane_id).collect(), now.0))
+        Ok((
+            leases
+                .into_iter()
+                .map(|lease| claimant.lease_of(lease))
+                .collect(),
+            now.0,
+        ))
     }
 
     /// Takes up to `most` lanes whose leases have run out. Locks first and
@@ -131,13 +147,10 @@ impl LeaseKeeper {
             .map_err(Error::of("lane_take"))?;
         transaction.commit().await.map_err(Error::of("lane_take"))?;
         self.0.put_back(connection);
-        let incarnation = claimant.incarnation;
-        let lease = |(lane, epoch)| LaneLease {
-            lane: lane_id(lane),
-            epoch,
-            incarnation,
-        };
-        Ok(taken.into_iter().map(lease).collect())
+        Ok(taken
+            .into_iter()
+            .map(|lease| claimant.lease_of(lease))
+            .collect())
     }
 
     /// Gives lanes up that this scheduler has stopped writing to, for anybody to take.
@@ -236,10 +249,7 @@ impl Election {
             .fetch_all(&mut *fenced)
             .await
             .map_err(Error::of("make_lanes"))?;
-        for lane in new {
-            let genesis = domain::lane::Row::genesis(lane_id(lane), term.now());
-            crate::chain::insert_unfenced(&mut fenced, &genesis).await?;
-        }
+        crate::chain::insert_genesis(&mut fenced, &new, term.now()).await?;
         fenced.commit().await.map_err(Error::of("make_lanes"))?;
         self.connection.put_back(connection);
         Ok(())

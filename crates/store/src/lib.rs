@@ -14,7 +14,7 @@ mod window;
 
 pub use catalog::{ApiKey, Queue};
 pub use commit::{Batch, DueEntry, Outcome, Writer};
-pub use database::{Database, QueryTimes};
+pub use database::{Database, QueryTimes, within};
 pub use error::Error;
 pub use execution::{Head, NewExecution, Pairs, StoredAttempt, StoredExecution};
 pub use installation::Installation;

@@ -42,7 +42,7 @@ pub(super) fn print_kills(course: &Course) {
     let since = |at| seconds(std::time::Instant::duration_since(&at, course.begin));
     println!("\nKilled (kill -9)");
     println!(
-        "  {:<13} after {:>6}, while it ran {} executions: all taken back {} later",
+        "  {:<13} after {:>6}, while it held {} executions: all taken back {} later",
         worker.instance,
         since(worker.at),
         worker.running.len(),

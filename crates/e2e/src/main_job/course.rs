@@ -74,12 +74,14 @@ impl Stage<'_> {
     ) -> Result<(KilledWorker, Duration)> {
         let killed = kill_worker(self.cluster, self.tracker)?;
         progress.say(&format!(
-            "  kill -9 {}, which runs {} executions",
+            "  kill -9 {}, which holds {} executions",
             killed.instance,
             killed.running.len()
         ));
-        let (recovery, handed_in) =
-            tokio::join!(killed.recovery(self.tracker), waves.hand_in_until(self, 0.6));
+        let (recovery, handed_in) = tokio::join!(
+            killed.recovery(self.tracker),
+            waves.hand_in_until(self, 0.6)
+        );
         handed_in?;
         Ok((killed, recovery?))
     }
@@ -90,6 +92,9 @@ impl Stage<'_> {
         progress: &Progress,
         waves: &mut Waves<'_>,
     ) -> Result<(KilledScheduler, Duration)> {
+        self.tracker
+            .until(ALL_ENDED_WITHIN, Counts::are_of_all)
+            .await?;
         let killed = kill_scheduler(self.cluster, self.ledger, self.tracker).await?;
         progress.say(&format!(
             "  kill -9 {}, while {} executions run and {} wait in its {} of {} lanes",

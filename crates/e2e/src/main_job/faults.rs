@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub(super) struct KilledWorker {
     pub(super) instance: String,
     pub(super) at: Instant,
-    /// What it was running, as far as it was seen.
+    /// What it held, as far as it was seen.
     pub(super) running: HashSet<String>,
 }
 

@@ -165,3 +165,57 @@ impl Finding<'_> {
         self.execution.attempts.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::v1::Attempt;
+
+    use super::*;
+    use crate::submission;
+
+    fn complains(expected: Expected, state: ExecutionState, results: &[AttemptResult]) -> bool {
+        let attempt = |result: &AttemptResult| Attempt {
+            result: *result as i32,
+            ..Attempt::default()
+        };
+        let execution = Execution {
+            state: state as i32,
+            attempts: results.iter().map(attempt).collect(),
+            output: "2 a\n".into(),
+            ..Execution::default()
+        };
+        let task = Task {
+            kind: Kind::Count,
+            submission: submission("noop", &serde_json::json!({})),
+            expected,
+        };
+        let task = &task;
+        Finding { task, execution }.complaint().is_some()
+    }
+
+    #[test]
+    fn what_is_missing_double_or_wrong_is_complained_about() {
+        use AttemptResult::{Error, Lost, Success};
+        use ExecutionState::{DeadLettered, Running, Succeeded};
+        let words = |words: [&str; 2]| Expected::Words(words.map(str::to_owned).to_vec());
+        let right = || words(["2", "a"]);
+        assert!(!complains(right(), Succeeded, &[Lost, Error, Success]));
+        assert!(complains(right(), Running, &[Lost]), "it never ended");
+        assert!(complains(right(), Succeeded, &[Success, Success]), "twice");
+        assert!(
+            complains(words(["3", "a"]), Succeeded, &[Success]),
+            "a wrong output"
+        );
+        assert!(complains(right(), DeadLettered, &[Error]), "a wrong end");
+        assert!(!complains(
+            Expected::DeadLetter(2),
+            DeadLettered,
+            &[Error, Lost, Error]
+        ));
+        assert!(complains(
+            Expected::DeadLetter(3),
+            DeadLettered,
+            &[Error, Error]
+        ));
+    }
+}

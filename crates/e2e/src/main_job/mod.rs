@@ -140,7 +140,10 @@ fn judge(course: &Course, findings: &[Finding<'_>], complaints: &[String]) -> Re
     if let Some(why) = &course.unended {
         println!("  not all ended in time: {why:#}");
     }
-    bail!("{} complaints about {all} acknowledged executions", complaints.len())
+    bail!(
+        "{} complaints about {all} acknowledged executions",
+        complaints.len()
+    )
 }
 
 fn print_places(dir: &Path) {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use store::Writer;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::input::{Change, Input};
+use super::input::{HeldTask, Input, Watched};
 use super::intake::Pending;
 use super::side::Side;
 use crate::dispatch::{Bell, Servings};
@@ -20,7 +20,7 @@ use crate::shared::Shared;
 /// Inputs beyond this wait at the sender.
 const QUEUE: usize = 1_024;
 /// Executions and results that one batch takes; more wait for the next.
-const BATCH: usize = 1_000;
+pub(super) const BATCH: usize = 1_000;
 /// How often a group looks for lost workers, and for lines whose heads it lacks, without being asked.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -48,9 +48,11 @@ pub(crate) struct Group {
     pub(super) writer: Writer,
     pub(super) lanes: BTreeMap<LaneId, Lane>,
     pub(super) sides: FxHashMap<LaneId, Side>,
+    /// Claims whose commit's answer was lost.
+    pub(super) unsent: BTreeSet<HeldTask>,
     pub(super) round: Round,
     pub(super) servings: Servings,
-    pub(super) watchers: FxHashMap<domain::ExecutionId, Vec<mpsc::UnboundedSender<Change>>>,
+    pub(super) watchers: FxHashMap<domain::ExecutionId, Vec<mpsc::UnboundedSender<Watched>>>,
     pub(super) lines: LinesMetrics,
     pub(super) log_budget: LogBudget,
 }
@@ -76,6 +78,7 @@ impl Group {
             dropped,
             lanes: BTreeMap::new(),
             sides: FxHashMap::default(),
+            unsent: BTreeSet::new(),
             round: Round::default(),
             servings: Servings::default(),
             watchers: FxHashMap::default(),
@@ -96,6 +99,7 @@ impl Group {
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 self.look_for_losses(&mut pending);
+                self.look_for_leavers();
             }
             busy = self.step(pending).await;
         }

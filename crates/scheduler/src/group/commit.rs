@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use domain::lane::{Class, DueMark, Lane, Run, TimedEntry};
 use domain::{LaneId, Micros};
 use rustc_hash::FxHashMap;
-use store::{Batch, Error, WindowMap};
+use store::{Batch, Error, WindowMap, within};
 
 use super::actor::Group;
 use super::input::{Input, NotTaken};
@@ -115,6 +115,7 @@ impl Group {
         let mut planner = Planner {
             at,
             id_key: &shared.id_key,
+            group: self.place,
             lanes: &self.lanes,
             sides: &mut self.sides,
             drafts: BTreeMap::new(),
@@ -127,7 +128,7 @@ impl Group {
         }
         planner.promote();
         planner.accept(pending.submits);
-        let sessions = shared.sessions.with_room();
+        let sessions = shared.sessions.connected();
         let mut lacking = Vec::new();
         if !sessions.is_empty() {
             let candidates = planner.candidates(&sessions, &mut self.servings, &mut lacking);
@@ -204,6 +205,14 @@ impl Group {
             let refused = |verdict: Result<_, NotTaken>| verdict.and(Err(refusal.clone()));
             let _ = reply.send(verdicts.into_iter().map(refused).collect::<Verdicts>());
         }
+        if !matches!(error, Error::Deposed { .. } | Error::NoWindow { .. }) {
+            self.unsent.extend(
+                effects
+                    .claimed
+                    .iter()
+                    .map(|task| (task.known.id, task.fence)),
+            );
+        }
         self.drop_lanes(lanes);
     }
 
@@ -247,16 +256,6 @@ impl Group {
             .for_each(|task| log.dispatched(task, at));
         effects.ended.iter().for_each(|ended| log.ended(ended));
     }
-}
-
-/// What the database says in time. Past it the connection, which a writer owns alone, is closed.
-pub(crate) async fn within<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::time::timeout(limit, answer)
-        .await
-        .unwrap_or(Err(Error::Silent { limit }))
 }
 
 /// Answers what can't be planned just now. Results get no answer: their workers send them again.
@@ -304,11 +303,17 @@ impl crate::shared::Shared {
             by_home.entry(running.home).or_default().push(*seq);
         }
         let mut known = FxHashMap::default();
-        for (home, seqs) in by_home {
-            known.extend(
-                self.known(windows, lane.id(), home, (&seqs, u64::MAX))
-                    .await?,
-            );
+        for (home, mut seqs) in by_home {
+            while !seqs.is_empty() {
+                let page = self
+                    .known(windows, lane.id(), home, (&seqs, HEADS_PAGE_BYTES))
+                    .await?;
+                if page.is_empty() {
+                    break;
+                }
+                known.extend(page);
+                seqs.retain(|seq| !known.contains_key(seq));
+            }
         }
         match known.len() == lane.running().len() {
             true => Ok(known),

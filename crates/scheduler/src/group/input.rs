@@ -30,7 +30,7 @@ pub(crate) enum Input {
     /// The same, and every change from there on.
     Watch(
         ExecutionId,
-        mpsc::UnboundedSender<Change>,
+        mpsc::UnboundedSender<Watched>,
         oneshot::Sender<Option<InMemory>>,
     ),
 }
@@ -91,6 +91,14 @@ pub(crate) struct Adopted {
     pub(crate) lane: Lane,
     /// What its running executions are.
     pub(crate) running: FxHashMap<u64, Known>,
+}
+
+/// What watchers are told.
+pub(crate) enum Watched {
+    /// An execution changed.
+    Change(Change),
+    /// Its lane isn't here any more: ask the new owner.
+    Moved(ExecutionId),
 }
 
 /// A change that watchers are told of.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use domain::lane::Running;
 use domain::{AttemptResult, LaneId};
 use proto::v1::{Settlement, SettlementVerdict, Settlements, work_response};
 use tokio::sync::oneshot;
 
-use super::actor::Group;
-use super::input::{Adopted, HeldTask, Holding, Input, Report, Submit};
+use super::actor::{BATCH, Group};
+use super::input::{Adopted, HeldTask, Holding, Incoming, Input, Report, Submit, Watched};
 use super::memory::InMemory;
 use super::side::Side;
 use crate::session::Session;
@@ -25,8 +26,10 @@ impl Pending {
         self.len
     }
 
+    /// A large payload counts for many: a batch of full size is at most 8 MiB and its last submission.
     fn submit(&mut self, submit: Submit) {
-        self.len += submit.items.len();
+        let weight = |item: &Incoming| 1 + item.work.head.payload.len() / (8 << 10);
+        self.len += submit.items.iter().map(weight).sum::<usize>();
         self.submits.push(submit);
     }
 
@@ -43,7 +46,7 @@ impl Group {
             Input::Submit(submit) => pending.submit(submit),
             Input::Reports(session, reports) => self.take_reports(session, reports, pending),
             Input::Holding(holding) => self.take_holding(holding, pending),
-            Input::Adopt(adopted) => self.adopt(*adopted),
+            Input::Adopt(adopted) => self.adopt(*adopted, pending),
             Input::Drop(lanes, done) => self.let_go(&lanes, done),
             Input::Heads(lane, class, heads) => {
                 if let Some(side) = self.sides.get_mut(&lane) {
@@ -97,8 +100,9 @@ impl Group {
         }
     }
 
-    fn adopt(&mut self, adopted: Adopted) {
+    fn adopt(&mut self, adopted: Adopted, pending: &mut Pending) {
         let id = adopted.lane.id();
+        self.return_what_was_never_sent(&adopted, pending);
         tracing::info!(
             event = "lane_adopted",
             partition = id.0,
@@ -109,6 +113,23 @@ impl Group {
         );
         self.sides.insert(id, Side::new(adopted.running));
         self.lanes.insert(id, adopted.lane);
+    }
+
+    /// What this group claimed in a batch whose answer was lost never went out: it costs no budget.
+    fn return_what_was_never_sent(&mut self, adopted: &Adopted, pending: &mut Pending) {
+        let lane = adopted.lane.id();
+        let unsent = self.unsent.extract_if(.., |(id, _)| id.lane() == lane);
+        let running = |(id, fence): &HeldTask| {
+            let running = adopted.lane.running().get(&id.seq());
+            running.is_some_and(|running| running.fence == *fence)
+        };
+        let reports: Vec<Report> = unsent
+            .filter(running)
+            .map(|(id, fence)| Report::without_worker(id, fence, AttemptResult::Returned))
+            .collect();
+        if !reports.is_empty() {
+            pending.report(None, reports);
+        }
     }
 
     /// No commit is out while an input is taken in: from here on nothing is written.
@@ -123,7 +144,23 @@ impl Group {
         self.lanes.remove(&lane);
         self.sides.remove(&lane);
         // Whoever watches there asks the new owner.
-        self.watchers.retain(|id, _| id.lane() != lane);
+        self.watchers.retain(|id, watching| {
+            let stays = id.lane() != lane;
+            if !stays {
+                watching
+                    .iter()
+                    .for_each(|watcher| drop(watcher.send(Watched::Moved(*id))));
+            }
+            stays
+        });
+    }
+
+    /// Forgets who watches no more.
+    pub(super) fn look_for_leavers(&mut self) {
+        self.watchers.retain(|_, watching| {
+            watching.retain(|watcher| !watcher.is_closed());
+            !watching.is_empty()
+        });
     }
 
     /// Sets the group's own picture of a worker right by what the worker says it holds.
@@ -150,8 +187,8 @@ impl Group {
         let Some(lane) = self.lanes.get(&id.lane()) else {
             return true;
         };
-        let running = lane.running().get(&id.seq());
-        if !running.is_some_and(|r| r.fence == fence && *r.worker == *session.worker_id) {
+        let mine = |running: &Running| running.fence == fence && session.may_hold(running);
+        if !lane.running().get(&id.seq()).is_some_and(mine) {
             return false;
         }
         let held = self
@@ -160,8 +197,11 @@ impl Group {
             .and_then(|side| side.held.get_mut(&id.seq()));
         let Some(held) = held else { return false };
         let mine = |slot: &crate::session::Slot| Arc::ptr_eq(slot.session(), session);
+        if held.known.id != id {
+            return false;
+        }
         if !held.slot.as_ref().is_some_and(mine) {
-            held.slot = Some(session.take());
+            held.slot = Some(session.take(self.place));
         }
         true
     }
@@ -186,21 +226,7 @@ impl Group {
     /// nobody has claimed to hold for a whole lease.
     pub(super) fn look_for_losses(&self, pending: &mut Pending) {
         let lease = self.shared.worker_lease;
-        let any_over = self
-            .shared
-            .sessions
-            .all()
-            .iter()
-            .any(|session| session.is_over());
         let orphaned = |side: &Side| side.adopted.elapsed() >= lease;
-        if !any_over
-            && !self
-                .sides
-                .values()
-                .any(|side| orphaned(side) && side.has_unclaimed())
-        {
-            return;
-        }
         let reports = self.reports_of(AttemptResult::Lost, |held, (id, _)| match &held.slot {
             Some(slot) => slot.session().is_over(),
             None => self.sides.get(&id.lane()).is_some_and(orphaned),
@@ -224,6 +250,10 @@ impl Group {
                 let Some(running) = lane.running().get(seq) else {
                     continue;
                 };
+                // The rest waits for the next look: a batch has its size.
+                if reports.len() >= BATCH {
+                    return reports;
+                }
                 if concerns(held, (held.known.id, running.fence)) {
                     reports.push(Report::without_worker(held.known.id, running.fence, result));
                 }

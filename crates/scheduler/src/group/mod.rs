@@ -11,9 +11,8 @@ mod side;
 mod tasks;
 
 pub(crate) use actor::{Group, GroupHandle};
-pub(crate) use commit::within;
 pub(crate) use input::{
-    Adopted, Change, HeldTask, Holding, Incoming, Input, NotTaken, Report, Submit,
+    Adopted, Change, HeldTask, Holding, Incoming, Input, NotTaken, Report, Submit, Watched,
 };
 pub(crate) use memory::InMemory;
 pub(crate) use plan::{ClaimedTask, Effects, Ended};

@@ -71,6 +71,8 @@ pub(crate) struct Ended {
 pub(super) struct Planner<'a> {
     pub(super) at: Micros,
     pub(super) id_key: &'a IdKey,
+    /// The group's place among the scheduler's.
+    pub(super) group: usize,
     pub(super) lanes: &'a BTreeMap<LaneId, Lane>,
     pub(super) sides: &'a mut FxHashMap<LaneId, Side>,
     pub(super) drafts: BTreeMap<LaneId, Draft<'a>>,
@@ -101,26 +103,29 @@ impl<'a> Planner<'a> {
     pub(super) fn end(&mut self, session: Option<&Arc<Session>>, reports: Vec<Report>) {
         for report in reports {
             let (id, fence) = (report.id, report.fence);
-            let ended = self.end_one(report);
-            let Some(session) = session else { continue };
-            let verdict = if ended.is_some() {
-                SettlementVerdict::Recorded
-            } else {
-                SettlementVerdict::Stale
-            };
-            self.effects
-                .settlements
-                .push((Arc::clone(session), settlement(id, fence, verdict)));
+            let verdict = self.end_one(session, report);
+            if let Some(session) = session {
+                let settlement = settlement(id, fence, verdict);
+                self.effects
+                    .settlements
+                    .push((Arc::clone(session), settlement));
+            }
         }
     }
 
-    /// `None`: somebody else has the right, or it is over already.
-    fn end_one(&mut self, report: Report) -> Option<()> {
+    /// A result counts if its lane is here, the fence is that of the running attempt, and it comes from the
+    /// worker that the attempt was claimed for.
+    fn end_one(&mut self, session: Option<&Arc<Session>>, report: Report) -> SettlementVerdict {
         let (lane, seq) = (report.id.lane(), report.id.seq());
-        let running = self.draft(lane)?.running(seq, report.fence).ok()?;
-        // Its slot is free from here on: the next claim may be part of this very batch.
-        let held = self.sides.get_mut(&lane)?.held.remove(&seq)?;
-        drop(held.slot);
+        let Some(draft) = self.draft(lane) else {
+            return SettlementVerdict::NotOwner;
+        };
+        let Ok(running) = draft.running(seq, report.fence) else {
+            return SettlementVerdict::Stale;
+        };
+        let Some(held) = self.take_held(session, &report, running) else {
+            return SettlementVerdict::Stale;
+        };
         let policy = &held.known.work.policy;
         let draw = rand::random();
         let decision = domain::decide(
@@ -130,9 +135,37 @@ impl<'a> Planner<'a> {
             policy,
             draw,
         );
-        let ending = self.draft(lane)?.end(seq, report.fence, &decision).ok()?;
+        let ended = self
+            .draft(lane)
+            .map(|draft| draft.end(seq, report.fence, &decision));
+        let Some(Ok(ending)) = ended else {
+            return SettlementVerdict::Stale;
+        };
         self.note_end(held.known, report, running, (decision, ending));
-        Some(())
+        SettlementVerdict::Recorded
+    }
+
+    /// What is held of a running attempt that somebody with the right to it reports. Its slot is free from
+    /// here on: the next claim may be part of this very batch.
+    fn take_held(
+        &mut self,
+        session: Option<&Arc<Session>>,
+        report: &Report,
+        running: &Running,
+    ) -> Option<Held> {
+        let seq = report.id.seq();
+        let side = self.sides.get_mut(&report.id.lane())?;
+        // The whole id, its tag too: a worker can't end what it was never told of.
+        let genuine = side.held.get(&seq)?.known.id == report.id;
+        let entitled = session.is_none_or(|session| session.may_hold(running));
+        if !(genuine && entitled) {
+            return None;
+        }
+        let held = side.held.remove(&seq)?;
+        Some(Held {
+            slot: None,
+            known: held.known,
+        })
     }
 
     fn note_end(
@@ -280,20 +313,30 @@ impl<'a> Planner<'a> {
     ) -> Vec<(LaneId, Run, Class)> {
         let mut lacking = Vec::new();
         let mut begin = 0;
+        sessions
+            .iter()
+            .for_each(|session| session.set_wanted(self.group, false));
         while self.effects.claimed.len() < CLAIMS {
             let Some((priority, candidate)) = turns.next() else {
                 break;
             };
             let (lane, class) = (candidate.lane, candidate.class);
             begin += 1;
-            let session = turn_of(sessions, &candidate.sessions, begin);
-            match session.map(|session| self.claim_some(lane, class, session)) {
-                Some(Claim::Some) => {}
-                Some(Claim::HeadsLack(run)) => {
+            let Some(session) = turn_of(sessions, &candidate.sessions, begin, self.group) else {
+                // Room that another group has now must come here too.
+                for place in &candidate.sessions {
+                    sessions[*place].set_wanted(self.group, true);
+                }
+                turns.remove(priority);
+                continue;
+            };
+            match self.claim_some(lane, class, session) {
+                Claim::Some => {}
+                Claim::HeadsLack(run) => {
                     lacking.push((lane, run, class));
                     turns.remove(priority);
                 }
-                Some(Claim::LineEmpty) | None => turns.remove(priority),
+                Claim::LineEmpty => turns.remove(priority),
             }
         }
         lacking
@@ -307,13 +350,15 @@ impl<'a> Planner<'a> {
         let Some(head) = draft.peek(class) else {
             return Claim::LineEmpty;
         };
-        let free = session.free();
+        let free = session.free(self.group);
         let most = head.count.min((free / 4).clamp(1, TURN));
         let known = side.heads.known_from(head.first, most);
         if known == 0 {
             return Claim::HeadsLack(head);
         }
-        let slots: Vec<Slot> = (0..known).map_while(|_| session.try_take()).collect();
+        let slots: Vec<Slot> = (0..known)
+            .map_while(|_| session.try_take(self.group))
+            .collect();
         let count = u32::try_from(slots.len()).unwrap_or(0);
         let fence = draft.fence();
         // Another group may have taken the room in the meantime: then it is the next one's turn.
@@ -407,11 +452,12 @@ fn turn_of<'s>(
     sessions: &'s [Arc<Session>],
     places: &[usize],
     begin: usize,
+    group: usize,
 ) -> Option<&'s Arc<Session>> {
     let turns = (0..places.len()).map(|step| places[(begin + step) % places.len()]);
     turns
         .map(|place| &sessions[place])
-        .find(|session| session.free() > 0)
+        .find(|session| session.free(group) > 0)
 }
 
 fn outcome_of(

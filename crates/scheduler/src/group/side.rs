@@ -74,9 +74,4 @@ impl Side {
             loading: FxHashSet::default(),
         }
     }
-
-    /// Whether something runs here that no worker has said it holds.
-    pub(super) fn has_unclaimed(&self) -> bool {
-        self.held.values().any(|held| held.slot.is_none())
-    }
 }

@@ -8,18 +8,39 @@ use proto::v1::{Dispatch, Settlement, Settlements, Task, work_response};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use super::input::Change;
+use super::input::{Change, Watched};
 use super::plan::{ClaimedTask, Ended};
 use crate::session::Session;
 
-/// Sends each worker its tasks, all in one message.
+/// Bytes of payload that one message carries, and the last one's: far below what a message may have.
+const MESSAGE_PAYLOADS: usize = 4 << 20;
+
+/// Sends each worker its tasks, in as few messages as their payloads allow.
 pub(super) fn dispatch(scheduler_id: &str, claimed: &[ClaimedTask]) {
     let tasks = claimed
         .iter()
         .map(|claimed| (&claimed.session, task(scheduler_id, claimed)));
     for (session, tasks) in by_session(tasks) {
-        session.send(work_response::Message::Dispatch(Dispatch { tasks }));
+        for tasks in portions(tasks) {
+            session.send(work_response::Message::Dispatch(Dispatch { tasks }));
+        }
     }
+}
+
+fn portions(tasks: Vec<Task>) -> Vec<Vec<Task>> {
+    let mut portions = vec![Vec::new()];
+    let mut bytes = 0;
+    for task in tasks {
+        if bytes >= MESSAGE_PAYLOADS {
+            portions.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += task.payload.len();
+        if let Some(portion) = portions.last_mut() {
+            portion.push(task);
+        }
+    }
+    portions
 }
 
 /// Tells each worker what became of its results, all in one message.
@@ -111,7 +132,7 @@ fn tracestate(scheduler_id: &str, callers: Option<&str>) -> String {
     state
 }
 
-type Watchers = FxHashMap<ExecutionId, Vec<mpsc::UnboundedSender<Change>>>;
+type Watchers = FxHashMap<ExecutionId, Vec<mpsc::UnboundedSender<Watched>>>;
 
 /// Tells those who watch: how the last attempt ended first, then that the next is claimed.
 pub(super) fn notify(watchers: &mut Watchers, claimed: &[ClaimedTask], ended: &[Ended]) {
@@ -135,7 +156,7 @@ pub(super) fn notify(watchers: &mut Watchers, claimed: &[ClaimedTask], ended: &[
         let Some(watching) = watchers.get_mut(&change.id) else {
             continue;
         };
-        watching.retain(|watcher| watcher.send(change.clone()).is_ok());
+        watching.retain(|watcher| watcher.send(Watched::Change(change.clone())).is_ok());
         if watching.is_empty() || change.state.is_final() {
             watchers.remove(&change.id);
         }

@@ -9,7 +9,7 @@ use tonic::Status;
 use super::describe::{Standing, standing};
 use super::reading::no_owner;
 use super::scheduler_service::Internal;
-use crate::group::{Change, Input};
+use crate::group::{Change, Input, Watched};
 
 type Changes = Result<WatchExecutionsResponse, Status>;
 
@@ -33,11 +33,13 @@ impl Internal {
         drop(sender);
         Ok(async_stream(beginnings, move |out| async move {
             while !open.is_empty() {
-                // The group drops its senders when it lets a lane go.
-                let Some(change) = changes.recv().await else {
-                    let left = open.iter().next().copied();
-                    let _ = left.map(|id| out.send(Err(no_owner(id))));
-                    return;
+                let change = match changes.recv().await {
+                    Some(Watched::Change(change)) => change,
+                    Some(Watched::Moved(id)) => {
+                        let _ = out.send(Err(no_owner(id)));
+                        return;
+                    }
+                    None => return,
                 };
                 if change.state.is_final() {
                     open.remove(&change.id);
@@ -54,7 +56,7 @@ impl Internal {
         &self,
         id: ExecutionId,
         tenant: u32,
-        watcher: mpsc::UnboundedSender<Change>,
+        watcher: mpsc::UnboundedSender<Watched>,
     ) -> Result<Standing, Status> {
         let (reply, memory) = oneshot::channel();
         self.groups

@@ -50,6 +50,8 @@ impl WorkStream {
         let session = shared
             .sessions
             .open(&hello.worker_id, incarnation, capabilities, lease);
+        // What is on its way down an older stream is lost: the worker has told what it holds.
+        session.suspend();
         let connection = shared.sessions.next_number();
         let views = shared.view.subscribe();
         let mut stream = Self {

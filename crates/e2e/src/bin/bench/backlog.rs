@@ -43,21 +43,28 @@ pub(crate) async fn measure(
         );
         findings.add_times(Figure::SingleP50, Figure::SingleP99, times);
     }
-    bed.bring_workers_back().await?;
     if args.wants(Part::Drain) {
         return drain(bed, findings).await;
     }
+    bed.bring_workers_back().await?;
     bed.tally.wait_until_empty().await?;
     Ok(())
 }
 
-/// From the moment in which both workers are ready. What they have done by then is left out.
+/// From the last moment in which nothing was finished yet: the workers' start is left out, their first
+/// steps are not.
 async fn drain(bed: &mut Bed, findings: &mut Findings) -> Result<()> {
     let before = bed.usage()?;
-    let (first, begin) = (bed.tally.read().await?, Instant::now());
-    let last = bed.tally.wait_until_empty().await?;
-    let finished = (last.finished - first.finished) as f64;
-    findings.add(Figure::Drain, finished / begin.elapsed().as_secs_f64());
+    let (first, mut tally) = (bed.tally.read().await?, bed.second_tally().await?);
+    let starting = bed.bring_workers_back();
+    let running = async {
+        let begin = tally.wait_until_more_than(first.finished).await?;
+        let last = tally.wait_until_empty().await?;
+        anyhow::Ok((last.finished, begin.elapsed()))
+    };
+    let ((), (last, took)) = tokio::try_join!(starting, running)?;
+    let finished = (last - first.finished) as f64;
+    findings.add(Figure::Drain, finished / took.as_secs_f64());
     findings.add_cost(
         Figure::Drain,
         bed.meter.cost(&bed.cluster, &before, finished)?,

@@ -34,6 +34,7 @@ pub(crate) struct Bed {
     pub(crate) tally: Tally,
     /// A database on the same server, for the raw limits.
     pub(crate) limits_url: String,
+    lanes: u16,
     postgres: Postgres,
 }
 
@@ -59,8 +60,14 @@ impl Bed {
             meter,
             tally,
             limits_url,
+            lanes: args.lanes,
             postgres,
         })
+    }
+
+    /// Another reader of the totals.
+    pub(crate) async fn second_tally(&self) -> Result<Tally> {
+        Tally::connect(self.cluster.database_url(), self.lanes).await
     }
 
     /// Ends everything and deletes the data; the processes' logs stay.

@@ -56,6 +56,27 @@ impl Tally {
         })
     }
 
+    /// Waits until more than so many are finished; gives the last moment in which they weren't.
+    ///
+    /// # Errors
+    /// Nothing happens.
+    pub(crate) async fn wait_until_more_than(&mut self, finished: i64) -> Result<Instant> {
+        let begin = Instant::now();
+        let mut not_yet = begin;
+        loop {
+            let moment = Instant::now();
+            if self.read().await?.finished > finished {
+                return Ok(not_yet);
+            }
+            not_yet = moment;
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "nothing has been finished for {PATIENCE:?}"
+            );
+            sleep(LOOK / 4).await;
+        }
+    }
+
     /// Waits until everything that was accepted is finished.
     ///
     /// # Errors
