@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 use crate::Error;
 
@@ -108,19 +108,6 @@ impl Database {
             .await
             .map_err(Error::of("ping"))?;
         Ok(begin.elapsed())
-    }
-
-    /// The plan of a statement, as the pool's sessions would run it.
-    ///
-    /// # Errors
-    /// The statement is refused.
-    pub async fn explain(&self, statement: &str) -> Result<String, Error> {
-        let sql = AssertSqlSafe(format!("explain {statement}"));
-        let lines: Vec<String> = sqlx::query_scalar(sql)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(Error::of("explain"))?;
-        Ok(lines.join("\n"))
     }
 
     /// Runs a named statement and tells how long it took.

@@ -131,15 +131,7 @@ impl Database {
         (seqs, bytes): (&[u64], u64),
     ) -> Result<Vec<(u64, Head)>, Error> {
         let leaf = windows.leaf(Table::Execution, home)?;
-        // The length of a payload that is stored apart is known without reading it.
-        let sql = format!(
-            "select {HEAD_COLUMNS} from (
-                 select e.*, sum(octet_length(e.payload)) over (order by s.place)
-                     - octet_length(e.payload) as before
-                 from unnest($3::int8[]) with ordinality s (seq, place)
-                 join {leaf} e on e.lane = $1 and e.seq = s.seq and e.win = $2
-             ) e where e.before < $4"
-        );
+        let sql = heads_sql(leaf);
         let seqs: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
         let statement = sqlx::query(AssertSqlSafe(sql))
             .bind(number(lane))
@@ -243,6 +235,22 @@ impl Database {
         }
         Ok(entries)
     }
+}
+
+/// Reads heads of a leaf. OFFSET 0 keeps the look-up of each number a look-up: a plan that is made while
+/// the leaf is empty, and kept, would otherwise walk the lane from its start for every page. The length
+/// of a payload that is stored apart is known without reading it.
+fn heads_sql(leaf: &str) -> String {
+    format!(
+        "select {HEAD_COLUMNS} from (
+             select e.*, sum(octet_length(e.payload)) over (order by s.place)
+                 - octet_length(e.payload) as before
+             from unnest($3::int8[]) with ordinality s (seq, place)
+             cross join lateral (
+                 select * from {leaf} e where e.lane = $1 and e.seq = s.seq and e.win = $2 offset 0
+             ) e
+         ) e where e.before < $4"
+    )
 }
 
 /// Labels or headers as stored: JSON, or nothing.
@@ -358,4 +366,52 @@ fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
             lost: used(8)?,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Election, TermHolder};
+    use sqlx::Executor as _;
+
+    /// The plan that a session of the pool makes for a statement over a leaf that is empty.
+    async fn plan(database: &Database, types: &str, sql: &str, arguments: &str) -> String {
+        let mut connection = database.pool.acquire().await.unwrap();
+        let prepare = format!("prepare p({types}) as {sql}");
+        connection.execute(AssertSqlSafe(prepare)).await.unwrap();
+        let explain = AssertSqlSafe(format!("explain execute p({arguments})"));
+        let lines: Vec<String> = sqlx::query_scalar(explain)
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+        lines.join("\n")
+    }
+
+    #[tokio::test]
+    async fn heads_are_looked_up_one_by_one_whatever_the_statistics_say() {
+        let fresh = cluster::testing::fresh_database().await;
+        let database = Database::connect(fresh.url(), 1, Arc::new(|_, _, _| {}))
+            .await
+            .unwrap();
+        let holder = TermHolder {
+            incarnation: uuid::Uuid::new_v4(),
+            label: "test".into(),
+            lease: Duration::from_secs(60),
+        };
+        let mut election = Election::new(database.clone(), holder);
+        let term = election.campaign().await.unwrap().unwrap();
+        election.make_windows(&term, 24, 25).await.unwrap();
+        let windows = database.windows().await.unwrap();
+        let leaf = windows.leaf(Table::Execution, term.now().hour()).unwrap();
+        let types = "int2, int4, int8[], int8";
+        let plan = plan(
+            &database,
+            types,
+            &heads_sql(leaf),
+            "1::int2, 1, '{1,2}', 10",
+        )
+        .await;
+        let probe = "Index Cond: ((lane = $1) AND (seq = s.seq) AND (win = $2))";
+        assert!(plan.contains(probe), "{plan}");
+    }
 }

@@ -441,22 +441,3 @@ async fn windows_reach_three_ahead_and_may_change_their_width() {
     let windows = world.database.windows().await.unwrap();
     assert!(windows.covers(Hour(now.0 + 24 * 6 - 1)));
 }
-
-#[tokio::test]
-async fn hot_statements_take_the_index_without_statistics() {
-    let world = World::new().await;
-    let leaf = world
-        .windows
-        .leaf(store::Table::Execution, world.now.hour())
-        .unwrap();
-    let plan = world
-        .database
-        .explain(&format!(
-            "select payload from unnest(array[1::int8]) s (seq) join {leaf} e
-             on e.lane = 0::int2 and e.seq = s.seq and e.win = 1"
-        ))
-        .await
-        .unwrap();
-    assert!(plan.contains("Index Scan"), "{plan}");
-    assert!(!plan.contains("Seq Scan on execution"), "{plan}");
-}

@@ -228,7 +228,7 @@ fn server_command(
         "fsync=on",
         "synchronous_commit=on",
         "max_wal_size=4GB",
-        "wal_compression=on",
+        "wal_compression=lz4",
         "checkpoint_timeout=15min",
         "jit=off",
         "timezone=UTC",
