@@ -27,7 +27,7 @@ test: ## All tests, against a private PostgreSQL
 
 lint: ## Format, clippy, rules on dependencies
 	@.ci/timed "lint: format" 10 cargo fmt --all --check
-	@.ci/timed "lint: clippy" 300 cargo clippy --workspace --all-targets -- -D warnings
+	@.ci/timed "lint: clippy" 420 cargo clippy --workspace --all-targets -- -D warnings
 	@.ci/timed "lint: dependencies" 10 .ci/dependencies
 
 proto: ## Writes the code generated from proto/

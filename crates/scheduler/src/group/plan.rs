@@ -312,7 +312,8 @@ impl<'a> Planner<'a> {
         turns: &mut Turns<'_>,
     ) -> Vec<(LaneId, Run, Class)> {
         let mut lacking = Vec::new();
-        let mut begin = 0;
+        // Where the turns among workers begin: anywhere, or the first would get all of a light load.
+        let mut begin = usize::try_from(self.at.0).unwrap_or(0);
         sessions
             .iter()
             .for_each(|session| session.set_wanted(self.group, false));
@@ -321,7 +322,7 @@ impl<'a> Planner<'a> {
                 break;
             };
             let (lane, class) = (candidate.lane, candidate.class);
-            begin += 1;
+            begin = begin.wrapping_add(1);
             let Some(session) = turn_of(sessions, &candidate.sessions, begin, self.group) else {
                 // Room that another group has now must come here too.
                 for place in &candidate.sessions {
@@ -454,7 +455,7 @@ fn turn_of<'s>(
     begin: usize,
     group: usize,
 ) -> Option<&'s Arc<Session>> {
-    let turns = (0..places.len()).map(|step| places[(begin + step) % places.len()]);
+    let turns = (0..places.len()).map(|step| places[begin.wrapping_add(step) % places.len()]);
     turns
         .map(|place| &sessions[place])
         .find(|session| session.free(group) > 0)
@@ -508,6 +509,10 @@ fn outcome_of(
 /// worker's clock says how long its parts took; what remains is the way there and back, half each.
 fn phases(report: &Report, since_claim: i64) -> [i64; 3] {
     let since_claim = since_claim.max(0);
+    if report.result == AttemptResult::Lost {
+        // Nobody knows what it did; all that time a report was waited for.
+        return [0, 0, since_claim];
+    }
     let bounded = |us: u64, room: i64| i64::try_from(us).unwrap_or(i64::MAX).min(room);
     let run = bounded(report.ran_us, since_claim);
     let waited = bounded(report.waited_us, since_claim - run);
