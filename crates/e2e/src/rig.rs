@@ -51,7 +51,7 @@ impl Rig {
         let cluster = Cluster::start(options).await?;
         let address = cluster.gateway_url().context("there is no gateway")?;
         let client = Client::new(&address, cluster.key()).map_err(|why| anyhow!(why))?;
-        let ledger = Ledger::open(database.url()).await?;
+        let ledger = Ledger::open(cluster.database_url()).await?;
         Ok(Self {
             cluster,
             client,

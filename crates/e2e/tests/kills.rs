@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use cluster::Options;
 use e2e::{HandedIn, Rig, Tracker, UnderWay, hand_in, hand_in_each, retry_policy, submission};
 use futures::{StreamExt, TryStreamExt, stream};
 use proto::v1::{AttemptResult, ExecutionState, Submission};
@@ -80,10 +81,33 @@ async fn a_killed_gateway_costs_no_execution() -> Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_and_restarted_database_costs_no_execution() -> Result<()> {
+    let kill = async |rig: &Rig, _: &[UnderWay]| {
+        let postgres = rig.cluster.postgres().context("a server of its own")?;
+        postgres.kill()?;
+        postgres.restart()
+    };
+    let private = |options: &mut Options| options.database_url = None;
+    under_load_with(private, kill).await
+}
+
 /// Hands everything in, kills in the middle, and checks that all came to one end.
 async fn under_load(kill: impl AsyncFnOnce(&Rig, &[UnderWay]) -> Result<()>) -> Result<()> {
+    under_load_with(|_| {}, kill).await
+}
+
+/// The same on a cluster with other options.
+async fn under_load_with(
+    change: impl FnOnce(&mut Options),
+    kill: impl AsyncFnOnce(&Rig, &[UnderWay]) -> Result<()>,
+) -> Result<()> {
     let _alone = ONE_AFTER_THE_OTHER.lock().await;
-    let rig = Rig::start(|options| options.worker_slots = 72).await?;
+    let rig = Rig::start(|options| {
+        options.worker_slots = 72;
+        change(options);
+    })
+    .await?;
     let tracker = Tracker::new(rig.client.clone());
     let work = mixed_work();
     let mut handed_in = hand_in_batches(&rig, &work[..BEFORE_THE_KILL]).await?;

@@ -1,5 +1,6 @@
 //! A client of the API, with one key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::execution_service_client::ExecutionServiceClient;
@@ -27,6 +28,7 @@ const WATCH_PAUSE: Duration = Duration::from_millis(300);
 /// used.
 #[derive(Clone)]
 pub struct Client {
+    address: Arc<str>,
     executions: ExecutionServiceClient<Channel>,
     authorization: MetadataValue<Ascii>,
 }
@@ -56,6 +58,7 @@ impl Client {
         authorization.set_sensitive(true);
         let executions = executions.max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(Self {
+            address: Arc::from(address),
             executions,
             authorization,
         })
@@ -69,7 +72,8 @@ impl Client {
         let request = self.request(SubmitRequest {
             submission: Some(submission),
         });
-        let answer = self.executions.clone().submit(request).await?;
+        let answer = self.executions.clone().submit(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
         Ok(answer.into_inner().execution_id)
     }
 
@@ -82,7 +86,8 @@ impl Client {
         submissions: Vec<Submission>,
     ) -> Result<Vec<Result<String, Refusal>>, Status> {
         let request = self.request(SubmitBatchRequest { submissions });
-        let answer = self.executions.clone().submit_batch(request).await?;
+        let answer = self.executions.clone().submit_batch(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
         let verdicts = answer.into_inner().verdicts.into_iter();
         Ok(verdicts
             .map(|verdict| id_or_refusal(verdict.verdict))
@@ -97,7 +102,8 @@ impl Client {
         let request = self.request(GetExecutionRequest {
             execution_id: id.to_owned(),
         });
-        let answer = self.executions.clone().get_execution(request).await?;
+        let answer = self.executions.clone().get_execution(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
         answer
             .into_inner()
             .execution
@@ -122,6 +128,17 @@ impl Client {
         let mut watch = self.watch(vec![id.to_owned()]);
         while watch.next().await?.is_some() {}
         self.get(id).await
+    }
+
+    /// An error of the connection, not of the API, says what could not be reached.
+    fn named(&self, status: Status) -> Status {
+        if std::error::Error::source(&status).is_none() {
+            return status;
+        }
+        let (address, why) = (&self.address, status.message());
+        Status::unavailable(format!(
+            "{address} can't be reached ({why}): does a gateway run there?"
+        ))
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

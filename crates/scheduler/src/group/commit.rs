@@ -36,18 +36,19 @@ impl Group {
         let windows = Arc::clone(&self.shared.windows.borrow());
         let at = self.shared.clock.now();
         if !windows.covers(at.hour()) {
-            let why = format!(
-                "there is no window for hour {}: no leader has made it",
-                at.hour()
+            tracing::warn!(
+                event = "no_window",
+                hour = at.hour().0,
+                "no leader has made windows"
             );
-            refuse(pending, |_| NotTaken::NotNow(why.clone()));
+            refuse(pending, |_| NotTaken::NotNow);
             return false;
         }
         let reads = match self.read_due(&windows, at).await {
             Ok(reads) => reads,
             Err(error) => {
                 self.note_database_error(&error);
-                refuse(pending, |_| NotTaken::NotNow(error.to_string()));
+                refuse(pending, |_| NotTaken::NotNow);
                 return false;
             }
         };
@@ -198,8 +199,8 @@ impl Group {
         tracing::warn!(event = "commit_failed", lanes = lanes.len(), %error,
             "a batch was not committed, or its answer is lost: its lanes are read anew");
         let refusal = match error {
-            Error::Deposed { .. } | Error::NoWindow { .. } => NotTaken::NotNow(error.to_string()),
-            _ => NotTaken::InDoubt(error.to_string()),
+            Error::Deposed { .. } | Error::NoWindow { .. } => NotTaken::NotNow,
+            _ => NotTaken::InDoubt,
         };
         for (reply, verdicts) in effects.replies {
             let refused = |verdict: Result<_, NotTaken>| verdict.and(Err(refusal.clone()));

@@ -53,10 +53,10 @@ pub(crate) struct Incoming {
 pub(crate) enum NotTaken {
     #[error("lane {0} has no owner here just now; nothing was taken, try again in a second")]
     NotOwner(LaneId),
-    #[error("{0}; nothing was taken, try again in a second")]
-    NotNow(String),
-    #[error("the commit's answer was lost ({0}): it may or may not have been taken")]
-    InDoubt(String),
+    #[error("the lane's owner can't write just now; nothing was taken, try again in a second")]
+    NotNow,
+    #[error("the commit's answer was lost: it may or may not have been taken")]
+    InDoubt,
 }
 
 /// How an attempt ended, as its worker says.

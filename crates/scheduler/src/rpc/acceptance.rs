@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tonic::Code;
 
 use super::scheduler_service::Internal;
+use super::{OUTAGE, told};
 use crate::group::{Incoming, Input, NotTaken, Submit};
 use crate::shared::Work;
 
@@ -24,6 +25,12 @@ impl Internal {
     /// Takes what belongs to lanes of its own, forwards the rest once.
     pub(super) async fn accept(&self, request: SubmitRequest) -> SubmitResponse {
         let arrived = SystemTime::now();
+        if self.shared.deadline.has_passed() {
+            let message = format!("{OUTAGE}; nothing was taken");
+            let verdict = refused(refusal(Code::Unavailable, "", message));
+            let verdicts = vec![verdict; request.submissions.len()];
+            return SubmitResponse { verdicts };
+        }
         let mut verdicts: Vec<SubmitVerdict> =
             vec![SubmitVerdict::default(); request.submissions.len()];
         let view = Arc::clone(&self.shared.view.borrow());
@@ -69,12 +76,9 @@ impl Internal {
         self.groups.0[group]
             .send(Input::Submit(Submit { items, reply }))
             .await;
-        let verdicts = verdicts.await.unwrap_or_else(|_| {
-            places
-                .iter()
-                .map(|_| Err(NotTaken::InDoubt("the scheduler ends".into())))
-                .collect()
-        });
+        let verdicts = verdicts
+            .await
+            .unwrap_or_else(|_| places.iter().map(|_| Err(NotTaken::InDoubt)).collect());
         let verdicts = verdicts.into_iter().map(|verdict| match verdict {
             Ok(id) => accepted(id.to_string()),
             Err(why) => refused(refusal(Code::Unavailable, "", why.to_string())),
@@ -127,7 +131,7 @@ impl Internal {
         let policy = policy_of(&submission)
             .map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
         let lane = u16::try_from(item.lane).unwrap_or(u16::MAX);
-        let unavailable = |e: store::Error| refusal(Code::Unavailable, "", e.to_string());
+        let unavailable = |e: store::Error| refusal(Code::Unavailable, "", told(&e));
         let (tenant, queue) = (number(item.tenant), number(item.queue));
         let catalog = &self.shared.catalog;
         let job_type = catalog.type_number(tenant, &submission.job_type).await;

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::describe;
-use super::scheduler_service::{Internal, trouble};
+use super::scheduler_service::Internal;
+use super::trouble;
 use crate::group::Input;
 
 impl Internal {

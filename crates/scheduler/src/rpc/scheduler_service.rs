@@ -1,5 +1,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -13,6 +14,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::{OUTAGE, trouble};
 use crate::credentials::check_service;
 use crate::peers::Peers;
 use crate::shared::{Groups, Shared};
@@ -43,17 +45,27 @@ impl Internal {
         })
     }
 
-    fn check<T>(&self, request: Request<T>) -> Result<T, Status> {
+    fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
         check_service(&self.service_token, request.metadata())?;
         Ok(request.into_inner())
     }
+
+    /// Admits a call that needs the database: who hasn't reached it for a whole lease knows nothing that is
+    /// still true, and says so at once.
+    fn check<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let message = self.admit(request)?;
+        match self.shared.deadline.has_passed() {
+            true => Err(Status::unavailable(OUTAGE)),
+            false => Ok(message),
+        }
+    }
 }
 
-/// The database didn't answer, or made no sense.
-pub(super) fn trouble(error: &store::Error) -> Status {
-    match error {
-        store::Error::Inconsistent { .. } => Status::internal(error.to_string()),
-        _ => Status::unavailable(format!("{error}; try again in a second")),
+/// Ends when this scheduler has not reached the database for a whole lease: who follows its view of the
+/// cluster had better follow another's.
+async fn out_of_touch(shared: Arc<Shared>) {
+    while !shared.deadline.has_passed() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -76,7 +88,8 @@ impl SchedulerService for Internal {
                     view: Some((*view).clone()),
                 })
             })
-            .take_until(self.shutdown.clone().cancelled_owned());
+            .take_until(self.shutdown.clone().cancelled_owned())
+            .take_until(out_of_touch(Arc::clone(&self.shared)));
         Ok(Response::new(Box::pin(views)))
     }
 
@@ -129,7 +142,7 @@ impl SchedulerService for Internal {
         &self,
         request: Request<SubmitRequest>,
     ) -> Result<Response<SubmitResponse>, Status> {
-        let request = self.check(request)?;
+        let request = self.admit(request)?;
         Ok(Response::new(self.accept(request).await))
     }
 

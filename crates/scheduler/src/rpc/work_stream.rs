@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::trouble;
 use crate::group::{HeldTask, Holding, Input, Report};
 use crate::session::{Capabilities, Outbound, Session};
 use crate::shared::{Groups, Shared};
@@ -40,7 +41,7 @@ impl WorkStream {
             .try_into()
             .map_err(|_| Status::invalid_argument("incarnation must have 16 bytes"))?;
         let announced = shared.catalog.announce(tenant, &hello.job_types).await;
-        announced.map_err(|error| Status::unavailable(error.to_string()))?;
+        announced.map_err(|error| trouble(&error))?;
         let capabilities = Capabilities {
             tenant,
             types: hello.job_types.into_iter().collect(),

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use crate::args::DevArgs;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text;
+
+/// How often it is looked whether all processes live.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs everything on this machine until it is told to stop.
 pub(crate) async fn dev(output: &Output, args: DevArgs) -> Result<(), Failure> {
@@ -22,7 +26,10 @@ pub(crate) async fn dev(output: &Output, args: DevArgs) -> Result<(), Failure> {
     starting.finish_and_clear();
     let cluster = cluster?;
     announce(output, &cluster)?;
-    stop.next().await;
+    tokio::select! {
+        () = stop.next() => {}
+        () = tell_of_deaths(&cluster) => {}
+    }
     let stopping = spinner("stopping; Ctrl-C again kills");
     let stopped = tokio::select! {
         stopped = cluster.stop() => stopped.map_err(failed),
@@ -31,6 +38,21 @@ pub(crate) async fn dev(output: &Output, args: DevArgs) -> Result<(), Failure> {
     };
     stopping.finish_and_clear();
     stopped
+}
+
+/// Says once of each process that it ended, since nobody starts it again here.
+async fn tell_of_deaths(cluster: &Cluster) {
+    let mut told = HashSet::new();
+    loop {
+        for member in cluster.members() {
+            let instance = member.instance().to_owned();
+            if !member.alive() && told.insert(instance) {
+                let (instance, log) = (member.instance(), member.log().display());
+                eprintln!("{instance} ended; the others go on. Its log: {log}");
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 fn options(args: &DevArgs) -> Options {
