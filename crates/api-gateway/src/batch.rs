@@ -41,9 +41,9 @@ impl Batch {
         self.verdicts[place].verdict = Some(Verdict::Refusal(problem.into_refusal()));
     }
 
-    /// The item of this place goes to the next of its queue's lanes.
+    /// The item of this place goes to one of its queue's lanes.
     pub(crate) fn assign(&mut self, place: usize, mut item: ForwardedSubmission, queue: &Queue) {
-        let lane = queue.next_lane(&self.view);
+        let lane = queue.lane_for(&self.view, &item);
         item.lane = lane.0.into();
         match self.view.owner(lane).cloned() {
             Some(owner) => self.part_of(owner).add(place, item),

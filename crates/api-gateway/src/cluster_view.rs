@@ -138,7 +138,7 @@ impl ClusterView {
             let link = links[(first + step) % links.len()];
             match ask(Arc::clone(link)).await {
                 Ok(answer) => return Ok(answer),
-                Err(failed) => failure = failed.of_read(),
+                Err(failed) => failure = failed.of_repeatable(),
             }
             if failure.retry_after.is_none() {
                 break;

@@ -9,6 +9,8 @@ pub(crate) enum Endpoint {
     Submit,
     SubmitBatch,
     GetExecution,
+    ListExecutions,
+    CancelExecution,
     WatchExecutions,
     HealthCheck,
     HealthWatch,
@@ -17,10 +19,12 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Submit,
         Self::SubmitBatch,
         Self::GetExecution,
+        Self::ListExecutions,
+        Self::CancelExecution,
         Self::WatchExecutions,
         Self::HealthCheck,
         Self::HealthWatch,
@@ -39,6 +43,8 @@ impl Endpoint {
             Self::Submit => "/watchwork.v1.ExecutionService/Submit",
             Self::SubmitBatch => "/watchwork.v1.ExecutionService/SubmitBatch",
             Self::GetExecution => "/watchwork.v1.ExecutionService/GetExecution",
+            Self::ListExecutions => "/watchwork.v1.ExecutionService/ListExecutions",
+            Self::CancelExecution => "/watchwork.v1.ExecutionService/CancelExecution",
             Self::WatchExecutions => "/watchwork.v1.ExecutionService/WatchExecutions",
             Self::HealthCheck => "/grpc.health.v1.Health/Check",
             Self::HealthWatch => "/grpc.health.v1.Health/Watch",
@@ -57,8 +63,12 @@ impl Endpoint {
     /// Who may call it. There is no default: a method that isn't listed is served to nobody.
     pub(crate) fn access(self) -> Access {
         match self {
-            Self::Submit | Self::SubmitBatch => Access::Scope(KeyScope::Submit),
-            Self::GetExecution | Self::WatchExecutions => Access::Scope(KeyScope::Read),
+            Self::Submit | Self::SubmitBatch | Self::CancelExecution => {
+                Access::Scope(KeyScope::Submit)
+            }
+            Self::GetExecution | Self::ListExecutions | Self::WatchExecutions => {
+                Access::Scope(KeyScope::Read)
+            }
             Self::HealthCheck | Self::HealthWatch => Access::Everybody,
             Self::Other => Access::Nobody,
         }

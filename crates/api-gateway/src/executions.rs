@@ -6,17 +6,20 @@ use futures::stream::BoxStream;
 use proto::v1::execution_service_server::ExecutionService;
 use proto::v1::submit_verdict::Verdict;
 use proto::v1::{
-    GetExecutionRequest, GetExecutionResponse, SubmitBatchRequest, SubmitBatchResponse,
+    CancelExecutionRequest, CancelExecutionResponse, GetExecutionRequest, GetExecutionResponse,
+    ListExecutionsRequest, ListExecutionsResponse, SubmitBatchRequest, SubmitBatchResponse,
     SubmitRequest, SubmitResponse, SubmitVerdict, WatchExecutionsRequest, WatchExecutionsResponse,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use crate::cancelling::cancel_execution;
 use crate::cluster_view::ClusterView;
 use crate::edge::Admitted;
+use crate::list_filter::check_list;
 use crate::metrics::is_server_fault;
 use crate::problem::Problem;
-use crate::reads::get_execution;
+use crate::reads::{get_execution, list_executions};
 use crate::request_trace::RequestTrace;
 use crate::submission::Submitter;
 use crate::validation::parse_id;
@@ -56,8 +59,8 @@ impl ExecutionService for Executions {
             .submitter
             .submit(admitted.principal, submission, origin)
             .await;
-        let execution_id = taken.map_err(|problem| problem.within("submission"))?;
-        Ok(Response::new(SubmitResponse { execution_id }))
+        let stored = taken.map_err(|problem| problem.within("submission"))?;
+        Ok(Response::new(stored))
     }
 
     async fn submit_batch(
@@ -85,6 +88,26 @@ impl ExecutionService for Executions {
         Ok(Response::new(GetExecutionResponse {
             execution: Some(execution),
         }))
+    }
+
+    async fn list_executions(
+        &self,
+        request: Request<ListExecutionsRequest>,
+    ) -> Result<Response<ListExecutionsResponse>, Status> {
+        let (admitted, mut message) = admitted(request)?;
+        check_list(&mut message)?;
+        let page = list_executions(&self.cluster, admitted.principal, message).await?;
+        Ok(Response::new(page))
+    }
+
+    async fn cancel_execution(
+        &self,
+        request: Request<CancelExecutionRequest>,
+    ) -> Result<Response<CancelExecutionResponse>, Status> {
+        let (admitted, message) = admitted(request)?;
+        let id = parse_id(&message.execution_id)?;
+        let outcome = cancel_execution(&self.cluster, admitted.principal, id).await?;
+        Ok(Response::new(outcome))
     }
 
     async fn watch_executions(

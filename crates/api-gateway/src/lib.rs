@@ -2,11 +2,12 @@
 //! nothing.
 //!
 //! A call passes `edge` (which observes and admits it, by `keys`), one method of `executions`, and then
-//! either `submission` (checked, routed, and sent by `singles` or `batch`), `reads` or `watch`.
-//! All of them ask `cluster_view` for the owner of a lane, which `view_watcher` keeps up to date.
+//! one of `submission` (checked, routed, and sent by `singles` or `batch`), `reads`, `cancelling` and
+//! `watch`. All of them ask `cluster_view` for the owner of a lane, which `view_watcher` keeps up to date.
 
 mod backoff;
 mod batch;
+mod cancelling;
 mod cluster_view;
 mod config;
 mod edge;
@@ -15,8 +16,10 @@ mod executions;
 mod fresh;
 mod gateway;
 mod keys;
+mod list_filter;
 mod metrics;
 mod observed_call;
+mod owners;
 mod problem;
 mod queues;
 mod readiness;

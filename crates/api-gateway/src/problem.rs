@@ -97,6 +97,7 @@ impl From<Refusal> for Problem {
         let reason = match code {
             Code::InvalidArgument => "INVALID_FIELD",
             Code::NotFound => "NOT_FOUND",
+            Code::AlreadyExists if refusal.field == "idempotency_key" => "IDEMPOTENCY_CONFLICT",
             Code::Unavailable => "UNAVAILABLE",
             Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
             _ => "REFUSED",

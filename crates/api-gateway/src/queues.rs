@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use domain::LaneId;
-use proto::internal::v1::{ResolveQueueRequest, ResolveQueueResponse};
+use proto::internal::v1::{ForwardedSubmission, ResolveQueueRequest, ResolveQueueResponse};
+use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
 use crate::cluster_view::{ClusterView, View};
@@ -29,10 +30,16 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// The lane for the next submission: each in turn, past those whose owner is missing or can't be
-    /// reached while another lane's can.
-    pub(crate) fn next_lane(&self, view: &View) -> LaneId {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+    /// The lane for a submission: each in turn, but one key's always the same, so that its owner has the
+    /// key at hand. Those whose owner is missing or can't be reached are passed by while another lane's
+    /// can: a key that comes to another owner is found there too, only later.
+    pub(crate) fn lane_for(&self, view: &View, item: &ForwardedSubmission) -> LaneId {
+        let submission = item.submission.as_ref();
+        let key = submission.map_or("", |submission| &submission.idempotency_key);
+        let turn = match key {
+            "" => self.turn.fetch_add(1, Ordering::Relaxed),
+            key => key_number(key),
+        };
         let lane = |step: usize| self.lanes[(turn.wrapping_add(step)) % self.lanes.len()];
         let good = (0..self.lanes.len())
             .map(lane)
@@ -49,6 +56,12 @@ impl Queue {
     pub(crate) fn is_reachable(&self, view: &View) -> bool {
         self.lanes.iter().any(|lane| view.is_reachable(*lane))
     }
+}
+
+/// A number of the key, the same in every gateway.
+fn key_number(key: &str) -> usize {
+    let digest: [u8; 32] = Sha256::digest(key).into();
+    usize::from(u16::from_be_bytes([digest[0], digest[1]]))
 }
 
 /// All queues that were asked for lately.

@@ -1,20 +1,17 @@
-//! Asking the owner of an execution's lane about it.
+//! One execution, and lists of them.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::ExecutionId;
-use proto::internal::v1::GetExecutionRequest;
-use proto::v1::Execution;
-use tonic::Code;
+use proto::internal::v1::{GetExecutionRequest, ListExecutionsRequest};
+use proto::v1::{Execution, ListExecutionsResponse};
 
-use crate::cluster_view::{ClusterView, View, no_owner};
+use crate::cluster_view::ClusterView;
 use crate::keys::Principal;
+use crate::owners::{ask_owner, not_found};
 use crate::problem::Problem;
 use crate::scheduler_link::{CallFailure, SchedulerLink};
-
-/// How long a read that failed waits for news of the cluster before it tries once more.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The execution, from the owner of its lane.
 ///
@@ -25,48 +22,12 @@ pub(crate) async fn get_execution(
     principal: Principal,
     id: ExecutionId,
 ) -> Result<Execution, Problem> {
-    let view = cluster.now();
-    let first = match ask_owner(&view, principal, id).await? {
-        Err(failure) if failure.is_worth_another_read() => {
-            cluster.newer_than(&view, PATIENCE).await;
-            ask_owner(&cluster.now(), principal, id).await?
-        }
-        other => other,
-    };
-    first.map_err(|failure| failure.of_read())
+    let found = ask_owner(cluster, id, |owner| get(owner, principal, id)).await?;
+    found.ok_or_else(|| not_found(id))
 }
 
-/// There is no execution of this id, as far as this tenant may know.
-pub(crate) fn not_found(id: ExecutionId) -> Problem {
-    let message = format!("there is no execution {id}");
-    Problem::new(Code::NotFound, "EXECUTION_NOT_FOUND", message)
-}
-
-/// Whether the id was made elsewhere: the cluster is known and has no such lane.
-pub(crate) fn is_foreign(view: &View, id: ExecutionId) -> bool {
-    view.has_schedulers() && !view.has_lane(id.lane())
-}
-
-async fn ask_owner(
-    view: &View,
-    principal: Principal,
-    id: ExecutionId,
-) -> Result<Result<Execution, CallFailure>, Problem> {
-    if is_foreign(view, id) {
-        return Err(not_found(id));
-    }
-    let owner = view
-        .owner(id.lane())
-        .ok_or_else(|| no_owner(view, id.lane()))?;
-    match ask(owner, principal, id).await {
-        Ok(Some(execution)) => Ok(Ok(execution)),
-        Ok(None) => Err(not_found(id)),
-        Err(failure) => Ok(Err(failure)),
-    }
-}
-
-async fn ask(
-    owner: &SchedulerLink,
+async fn get(
+    owner: Arc<SchedulerLink>,
     principal: Principal,
     id: ExecutionId,
 ) -> Result<Option<Execution>, CallFailure> {
@@ -77,7 +38,34 @@ async fn ask(
     });
     match owner.client().get_execution(request).await {
         Ok(answer) => Ok(answer.into_inner().execution),
-        Err(status) if status.code() == Code::NotFound => Ok(None),
         Err(status) => Err(owner.failure(&status)),
     }
+}
+
+/// A page of the tenant's executions, from any scheduler: it asks the others.
+///
+/// # Errors
+/// What the scheduler finds wrong with `list`, `UNAVAILABLE` if none can answer.
+pub(crate) async fn list_executions(
+    cluster: &ClusterView,
+    principal: Principal,
+    list: proto::v1::ListExecutionsRequest,
+) -> Result<ListExecutionsResponse, Problem> {
+    let request = ListExecutionsRequest {
+        tenant: principal.tenant,
+        list: Some(list),
+    };
+    cluster.ask_any(|link| page(link, request.clone())).await
+}
+
+async fn page(
+    link: Arc<SchedulerLink>,
+    request: ListExecutionsRequest,
+) -> Result<ListExecutionsResponse, CallFailure> {
+    let answer = link.client().list_executions(link.read(request)).await;
+    let page = answer
+        .map_err(|status| link.failure(&status))?
+        .into_inner()
+        .page;
+    page.ok_or_else(|| link.unanswered("gave an answer without page"))
 }

@@ -142,7 +142,8 @@ impl SchedulerLink {
         Ok(verdicts)
     }
 
-    fn unanswered(&self, what: &str) -> CallFailure {
+    /// It was called, and what it says will never be known.
+    pub(crate) fn unanswered(&self, what: &str) -> CallFailure {
         let message = format!("scheduler {} {what}", self.scheduler_id);
         CallFailure {
             code: Code::Unavailable,
@@ -257,8 +258,8 @@ impl CallFailure {
         self.reach == Reach::NotSent && self.code != Code::ResourceExhausted
     }
 
-    /// Whether a read may find its answer elsewhere, or a moment later.
-    pub(crate) fn is_worth_another_read(&self) -> bool {
+    /// Whether what may be repeated may find its answer elsewhere, or a moment later.
+    pub(crate) fn is_worth_repeating(&self) -> bool {
         self.reach != Reach::Answered || self.code == Code::Unavailable
     }
 
@@ -284,8 +285,8 @@ impl CallFailure {
         }
     }
 
-    /// For a read, which may be repeated at will.
-    pub(crate) fn of_read(&self) -> Problem {
+    /// For what may be repeated at will: it changes nothing, or the second time does what the first did.
+    pub(crate) fn of_repeatable(&self) -> Problem {
         match (self.reach, self.code) {
             (_, Code::Unauthenticated | Code::PermissionDenied) => self.misconfigured(),
             (Reach::Answered, Code::NotFound) => {
@@ -294,6 +295,11 @@ impl CallFailure {
             (Reach::Answered, Code::InvalidArgument) => {
                 Problem::new(Code::InvalidArgument, "INVALID_FIELD", self.plain_message())
             }
+            (Reach::Answered, Code::FailedPrecondition) => Problem::new(
+                Code::FailedPrecondition,
+                "FAILED_PRECONDITION",
+                self.plain_message(),
+            ),
             (Reach::Answered, Code::Internal | Code::Unknown | Code::Unimplemented) => {
                 Problem::new(Code::Internal, "INTERNAL", &self.message)
             }

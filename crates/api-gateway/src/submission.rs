@@ -1,12 +1,12 @@
 //! From a checked submission to the verdict of its lane's owner.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use domain::limits;
+use domain::{Micros, limits};
 use proto::internal::v1::{ForwardedSubmission, RequestOrigin};
 use proto::v1::submit_verdict::Verdict;
-use proto::v1::{Submission, SubmitVerdict};
+use proto::v1::{Submission, SubmitResponse, SubmitVerdict};
 use tonic::Code;
 
 use crate::batch::Batch;
@@ -34,7 +34,7 @@ impl Submitter {
         }
     }
 
-    /// Has one submission stored, and gives its execution's id.
+    /// Has one submission stored, unless its key's was stored before, and gives its execution's id.
     ///
     /// # Errors
     /// What is wrong with it, or why it wasn't (or may not have been) taken.
@@ -43,8 +43,8 @@ impl Submitter {
         principal: Principal,
         mut submission: Submission,
         origin: RequestOrigin,
-    ) -> Result<String, Problem> {
-        check_submission(&mut submission)?;
+    ) -> Result<SubmitResponse, Problem> {
+        check_submission(&mut submission, now())?;
         let queue = self.queues.resolve(principal, &submission.queue).await?;
         let item = Box::new(forwarded(principal, &queue, submission, origin));
         let (view, first) = self.hand_over(&queue, item.clone()).await?;
@@ -57,8 +57,12 @@ impl Submitter {
             }
             other => other,
         };
-        match verdict.map_err(|failure| failure.of_submission())?.verdict {
-            Some(Verdict::ExecutionId(id)) => Ok(id),
+        let verdict = verdict.map_err(|failure| failure.of_submission())?;
+        match verdict.verdict {
+            Some(Verdict::ExecutionId(execution_id)) => Ok(SubmitResponse {
+                execution_id,
+                duplicate: verdict.duplicate,
+            }),
             Some(Verdict::Refusal(refusal)) => Err(refusal.into()),
             None => Err(no_verdict()),
         }
@@ -70,7 +74,7 @@ impl Submitter {
         mut item: Box<ForwardedSubmission>,
     ) -> Result<(Arc<View>, Result<SubmitVerdict, CallFailure>), Problem> {
         let view = self.cluster.now();
-        let lane = queue.next_lane(&view);
+        let lane = queue.lane_for(&view, &item);
         item.lane = lane.0.into();
         let owner = view.owner(lane).ok_or_else(|| no_owner(&view, lane))?;
         let verdict = owner.submit_single(item).await;
@@ -117,7 +121,7 @@ impl Submitter {
         submission: &mut Submission,
         queue_before: &mut Option<(String, Arc<Queue>)>,
     ) -> Result<Arc<Queue>, Problem> {
-        check_submission(submission)?;
+        check_submission(submission, now())?;
         if let Some((name, queue)) = queue_before
             && *name == submission.queue
         {
@@ -143,6 +147,11 @@ fn forwarded(
         submission: Some(submission),
         origin: Some(origin),
     }
+}
+
+/// By this gateway's clock. Its error is nothing beside the ten years that it is for.
+fn now() -> Micros {
+    Micros::from(SystemTime::now())
 }
 
 fn check_batch(items: usize) -> Result<(), Problem> {

@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use domain::limits::{self, LimitError};
-use domain::{ExecutionId, Priority};
+use domain::{ExecutionId, Micros, Priority};
+use prost_types::Timestamp;
 use proto::v1::{RetryPolicy, Submission};
 
 use crate::problem::Problem;
 
 /// The queue of a submission that names none.
 const DEFAULT_QUEUE: &str = "default";
+/// The last second that a timestamp can tell: the end of the year 9999.
+const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Checks every field and puts the defaults of queue and priority in.
-pub(crate) fn check_submission(submission: &mut Submission) -> Result<(), Problem> {
+pub(crate) fn check_submission(submission: &mut Submission, now: Micros) -> Result<(), Problem> {
     if submission.queue.is_empty() {
         DEFAULT_QUEUE.clone_into(&mut submission.queue);
     }
@@ -29,6 +32,10 @@ pub(crate) fn check_submission(submission: &mut Submission) -> Result<(), Proble
     limits::check_headers(text_pairs(&submission.headers))?;
     limits::check_labels(text_pairs(&submission.labels))?;
     limits::check_correlation_id(&submission.correlation_id)?;
+    limits::check_idempotency_key(&submission.idempotency_key)?;
+    if let Some(due) = submission.due_at {
+        check_due_at(due, now)?;
+    }
     if let Some(policy) = &submission.retry_policy {
         check_retry_policy(policy)?;
     }
@@ -53,6 +60,26 @@ fn check_payload(bytes: usize) -> Result<(), Problem> {
     let message =
         format!("{bytes} bytes; at most {most} are allowed: store it and send its address");
     Err(Problem::invalid("payload", message))
+}
+
+/// What is past stays as it was given: it is part of what an idempotency key stands for.
+fn check_due_at(given: Timestamp, now: Micros) -> Result<(), Problem> {
+    let due = plain_time(given).ok_or_else(|| {
+        let (seconds, nanos) = (given.seconds, given.nanos);
+        let message = format!(
+            "{seconds} s and {nanos} ns since 1970; 0 s to {LAST_SECOND} s is allowed, with nanos of 0 \
+             to 999999999"
+        );
+        Problem::invalid("due_at", message)
+    })?;
+    Ok(limits::check_due(due, now)?)
+}
+
+/// `None` for what lies before 1970 or is not in proto's normal form.
+fn plain_time(given: Timestamp) -> Option<Micros> {
+    let is_legal =
+        (0..=LAST_SECOND).contains(&given.seconds) && (0..1_000_000_000).contains(&given.nanos);
+    is_legal.then(|| Micros(given.seconds * 1_000_000 + i64::from(given.nanos) / 1_000))
 }
 
 fn check_retry_policy(policy: &RetryPolicy) -> Result<(), Problem> {
@@ -122,6 +149,9 @@ fn text_pairs(
 mod tests {
     use super::*;
 
+    const NOW: Micros = Micros(1_790_000_000_000_000);
+    const NOW_SECONDS: i64 = 1_790_000_000;
+
     fn good() -> Submission {
         Submission {
             job_type: "mail.send".to_owned(),
@@ -132,7 +162,7 @@ mod tests {
     fn field_at_fault(change: impl FnOnce(&mut Submission)) -> String {
         let mut submission = good();
         change(&mut submission);
-        check_submission(&mut submission)
+        check_submission(&mut submission, NOW)
             .unwrap_err()
             .field
             .into_owned()
@@ -145,7 +175,7 @@ mod tests {
     #[test]
     fn defaults_are_filled_in() {
         let mut submission = good();
-        check_submission(&mut submission).unwrap();
+        check_submission(&mut submission, NOW).unwrap();
         assert_eq!(submission.queue, "default");
         assert_eq!(submission.priority, Priority::Normal as i32);
     }
@@ -212,10 +242,44 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_at_most_255_bytes_and_no_nul() {
+        for bad in ["k".repeat(256), "ä".repeat(128), "k\0".to_owned()] {
+            assert_eq!(
+                field_at_fault(|s| s.idempotency_key = bad),
+                "idempotency_key"
+            );
+        }
+    }
+
+    #[test]
+    fn a_due_time_is_legal_from_1970_to_ten_years_ahead_and_stays_as_it_was_given() {
+        let due_at = |seconds, nanos| Some(Timestamp { seconds, nanos });
+        let far = i64::try_from(limits::MAX_DELAY.as_secs()).unwrap() + NOW_SECONDS;
+        for bad in [
+            due_at(-1, 0),
+            due_at(i64::MIN, 0),
+            due_at(NOW_SECONDS, -1),
+            due_at(NOW_SECONDS, 1_000_000_000),
+            due_at(far, 1_000),
+            due_at(LAST_SECOND + 1, 0),
+            due_at(i64::MAX, i32::MAX),
+        ] {
+            assert_eq!(field_at_fault(|s| s.due_at = bad), "due_at", "{bad:?}");
+        }
+        for good_one in [due_at(0, 0), due_at(NOW_SECONDS - 1, 7), due_at(far, 0)] {
+            let mut submission = good();
+            submission.due_at = good_one;
+            check_submission(&mut submission, NOW).unwrap();
+            assert_eq!(submission.due_at, good_one);
+        }
+    }
+
+    #[test]
     fn the_limits_themselves_are_allowed() {
         let mut submission = good();
         submission.payload = vec![0; 1 << 20].into();
         submission.timeout = seconds(86_400, 0);
+        submission.idempotency_key = "k".repeat(255);
         let zero = seconds(0, 0);
         let policy = RetryPolicy {
             initial_backoff: zero,
@@ -225,6 +289,6 @@ mod tests {
             max_attempts: Some(1_000),
             ..policy
         });
-        check_submission(&mut submission).unwrap();
+        check_submission(&mut submission, NOW).unwrap();
     }
 }

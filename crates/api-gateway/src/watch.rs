@@ -20,8 +20,8 @@ use tonic::{Code, Status, Streaming};
 use crate::backoff::Backoff;
 use crate::cluster_view::{ClusterView, View};
 use crate::keys::Principal;
+use crate::owners;
 use crate::problem::Problem;
-use crate::reads;
 use crate::scheduler_link::{CallFailure, SchedulerLink};
 
 /// Changes that may wait for a slow client.
@@ -129,8 +129,8 @@ impl Watch {
         let mut by_owner: Vec<(&Arc<SchedulerLink>, Vec<ExecutionId>)> = Vec::new();
         let mut ownerless = Vec::new();
         for id in std::mem::take(&mut self.unwatched) {
-            if reads::is_foreign(&view, id) {
-                return Err(reads::not_found(id));
+            if owners::is_foreign(&view, id) {
+                return Err(owners::not_found(id));
             }
             match view.owner(id.lane()) {
                 None => ownerless.push(id),
@@ -179,7 +179,7 @@ impl Watch {
         failure: Option<CallFailure>,
     ) -> Result<(), Problem> {
         if let Some(failure) = failure {
-            let problem = failure.of_read();
+            let problem = failure.of_repeatable();
             let is_for_good = [
                 Code::NotFound,
                 Code::InvalidArgument,
@@ -209,12 +209,13 @@ struct Newest {
     step: Step,
 }
 
-/// The order of the states that one fence goes through: it is claimed, it may fail, its retry may
-/// come due, and nothing comes after a final state.
+/// The order of the states that one fence goes through: its time may have to come first, it is claimed,
+/// it may fail, its retry may come due, and nothing comes after a final state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 enum Step {
     #[default]
     Unknown,
+    Scheduled,
     Running,
     Retrying,
     Queued,
@@ -225,12 +226,14 @@ impl Newest {
     fn of(change: &WatchExecutionsResponse) -> Self {
         let step = match change.state() {
             ExecutionState::Unspecified => Step::Unknown,
+            ExecutionState::Scheduled => Step::Scheduled,
             ExecutionState::Running => Step::Running,
             ExecutionState::Retrying => Step::Retrying,
             ExecutionState::Queued => Step::Queued,
-            ExecutionState::Succeeded | ExecutionState::Failed | ExecutionState::DeadLettered => {
-                Step::Final
-            }
+            ExecutionState::Succeeded
+            | ExecutionState::Failed
+            | ExecutionState::DeadLettered
+            | ExecutionState::Cancelled => Step::Final,
         };
         Self {
             fence: change.fence,
@@ -322,12 +325,13 @@ mod tests {
     #[test]
     fn states_are_ordered_as_executions_go_through_them() {
         let story = [
+            told(0, ExecutionState::Scheduled),
             told(0, ExecutionState::Queued),
             told(7, ExecutionState::Running),
             told(7, ExecutionState::Retrying),
             told(7, ExecutionState::Queued),
             told(9, ExecutionState::Running),
-            told(9, ExecutionState::Succeeded),
+            told(9, ExecutionState::Cancelled),
         ];
         assert!(
             story.is_sorted_by(|before, after| before < after),

@@ -292,7 +292,9 @@ impl Cluster {
         file.write(self.dir())
     }
 
-    fn urls(&self, service: Service) -> Vec<String> {
+    /// Where the processes of a service are reached.
+    #[must_use]
+    pub fn urls(&self, service: Service) -> Vec<String> {
         let members = self.list();
         let addresses = members.iter().filter(|member| member.service() == service);
         addresses

@@ -48,6 +48,8 @@ impl Priority {
 /// Where an execution stands. The numbers are proto's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ExecutionState {
+    /// Its time has not come.
+    Scheduled = 2,
     /// Waits for a free slot.
     Queued = 3,
     /// Claimed; its outcome is not recorded yet.
@@ -60,28 +62,48 @@ pub enum ExecutionState {
     Failed = 7,
     /// Final: a budget is spent.
     DeadLettered = 8,
+    /// Final: somebody cancelled it.
+    Cancelled = 9,
 }
 
 impl ExecutionState {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Scheduled,
+        Self::Queued,
+        Self::Running,
+        Self::Retrying,
+        Self::Succeeded,
+        Self::Failed,
+        Self::DeadLettered,
+        Self::Cancelled,
+    ];
+
     /// The state of a stored or proto number.
     #[must_use]
     pub fn from_number(number: i16) -> Option<Self> {
-        [
-            Self::Queued,
-            Self::Running,
-            Self::Retrying,
-            Self::Succeeded,
-            Self::Failed,
-            Self::DeadLettered,
-        ]
-        .into_iter()
-        .find(|state| *state as i16 == number)
+        Self::ALL.into_iter().find(|state| *state as i16 == number)
+    }
+
+    /// As people name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "SCHEDULED",
+            Self::Queued => "QUEUED",
+            Self::Running => "RUNNING",
+            Self::Retrying => "RETRYING",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::DeadLettered => "DEAD_LETTERED",
+            Self::Cancelled => "CANCELLED",
+        }
     }
 
     /// Whether only a person can change it from here.
     #[must_use]
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::DeadLettered)
+        FinalState::from_number(self as u64).is_some()
     }
 }
 
@@ -94,6 +116,8 @@ pub enum FinalState {
     Failed = 7,
     /// A budget is spent.
     DeadLettered = 8,
+    /// Somebody cancelled it.
+    Cancelled = 9,
 }
 
 impl FinalState {
@@ -104,6 +128,7 @@ impl FinalState {
             6 => Some(Self::Succeeded),
             7 => Some(Self::Failed),
             8 => Some(Self::DeadLettered),
+            9 => Some(Self::Cancelled),
             _ => None,
         }
     }
@@ -115,6 +140,7 @@ impl From<FinalState> for ExecutionState {
             FinalState::Succeeded => Self::Succeeded,
             FinalState::Failed => Self::Failed,
             FinalState::DeadLettered => Self::DeadLettered,
+            FinalState::Cancelled => Self::Cancelled,
         }
     }
 }
@@ -130,19 +156,22 @@ pub enum AttemptResult {
     Panic = 3,
     /// It ran longer than its timeout.
     Timeout = 4,
+    /// It was stopped, or never begun, because somebody cancelled the execution.
+    Cancelled = 5,
     /// The worker's lease ran out.
     Lost = 6,
-    /// The worker handed it back because it is shutting down.
+    /// The worker handed it back: it shuts down, or was asked to before it began.
     Returned = 7,
 }
 
 impl AttemptResult {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Success,
         Self::Error,
         Self::Panic,
         Self::Timeout,
+        Self::Cancelled,
         Self::Lost,
         Self::Returned,
     ];
@@ -163,6 +192,7 @@ impl AttemptResult {
             Self::Error => "error",
             Self::Panic => "panic",
             Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
             Self::Lost => "lost",
             Self::Returned => "returned",
         }
@@ -188,8 +218,10 @@ pub enum Reason {
     Poison = 6,
     /// The handler said that the error can't be retried.
     NotRetryable = 7,
-    /// The worker handed it back while it shut down.
+    /// The worker handed it back.
     Returned = 8,
+    /// Somebody cancelled it.
+    Cancelled = 9,
 }
 
 /// What an execution has used up so far.

@@ -2,6 +2,7 @@ use std::fmt;
 use std::hash::Hasher;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher24;
 use uuid::Uuid;
 
@@ -22,18 +23,24 @@ impl fmt::Display for LaneId {
     }
 }
 
-const SEQ_BITS: u32 = 43;
+/// One bit tells who gave the number, the others are it.
+const SEQ_BITS: u32 = 44;
 const TAG_BITS: u32 = 18;
 
 /// The public id of an execution: 16 bytes, shown as a UUID of version 8.
 ///
 /// `48 bit home ms | 4 version | 12 bit lane | 2 variant | 1 origin | 43 bit seq | 18 bit tag`: it says
-/// where the execution's rows are, so that every look-up is one probe. The tag is a keyed hash of
-/// the rest: ids can't be guessed, and nonsense never reaches the database.
+/// where the execution's rows are, so that every look-up is one probe. Numbers are given by the lane's
+/// owner, in order (origin 0), or by the database for what comes through the inbox (origin 1); origin
+/// and number together are the execution's number in its lane. The tag is a keyed hash of the rest: ids
+/// can't be guessed, and nonsense never reaches the database.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExecutionId([u8; 16]);
 
 impl ExecutionId {
+    /// The first of the numbers that the database gives; an owner's lie below.
+    pub const FIRST_FOREIGN_SEQ: u64 = 1 << 43;
+
     /// The id of the execution `seq` of `lane` whose home time is `home`.
     #[must_use]
     pub fn new(lane: LaneId, seq: u64, home: Micros, key: &IdKey) -> Self {
@@ -145,7 +152,29 @@ impl IdKey {
         Self(bytes)
     }
 
+    /// Numbers given by the database get their tags from it too, which has SHA-256 and no SipHash.
     fn tag(&self, high: u64, low: u64) -> u64 {
+        const FOREIGN: u64 = ExecutionId::FIRST_FOREIGN_SEQ << TAG_BITS;
+        match low & FOREIGN {
+            0 => self.owners_tag(high, low),
+            _ => self.databases_tag(high, low),
+        }
+    }
+
+    fn databases_tag(&self, high: u64, low: u64) -> u64 {
+        let hash = Sha256::new()
+            .chain_update(self.0)
+            .chain_update(high.to_be_bytes())
+            .chain_update(low.to_be_bytes())
+            .finalize();
+        let first = hash
+            .iter()
+            .take(3)
+            .fold(0, |all, byte| all << 8 | u64::from(*byte));
+        first & ((1 << TAG_BITS) - 1)
+    }
+
+    fn owners_tag(&self, high: u64, low: u64) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.0);
         hasher.write_u64(high);
         hasher.write_u64(low);
@@ -167,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_id_tells_what_it_was_made_of(
-            lane in 0u16..4096, seq in 0u64..1 << 43, ms in 0i64..1 << 47, key in any::<[u8; 16]>(),
+            lane in 0u16..4096, seq in 0u64..1 << 44, ms in 0i64..1 << 47, key in any::<[u8; 16]>(),
         ) {
             let key = IdKey::new(key);
             let id = ExecutionId::new(LaneId(lane), seq, Micros(ms * 1_000), &key);

@@ -2,6 +2,7 @@
 
 mod execution;
 mod id;
+mod idempotency;
 pub mod lane;
 pub mod limits;
 mod micros;
@@ -10,6 +11,7 @@ mod spans;
 
 pub use execution::{AttemptResult, Budgets, ExecutionState, FinalState, Priority, Reason};
 pub use id::{ExecutionId, IdKey, LaneId, ParseIdError};
-pub use micros::{Hour, Micros};
+pub use idempotency::{ToDo, key_hash};
+pub use micros::{Hour, HourRange, HourSet, Micros};
 pub use retry::{Backoff, Decision, MAX_LOST, RetryPolicy, Verdict, decide};
 pub use spans::lifecycle_span_id;

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::Micros;
+
 /// Payload: 1 MiB.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// Output: 64 KiB.
@@ -31,6 +33,14 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 pub const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// The timeout of an attempt whose submission names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// An idempotency key: 255 bytes.
+pub const MAX_KEY_BYTES: usize = 255;
+/// How far ahead an execution may be due: 10 years.
+pub const MAX_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
+/// Executions on a page of a list.
+pub const MAX_PAGE: u32 = 500;
+/// Executions on a page whose size isn't said.
+pub const DEFAULT_PAGE: u32 = 50;
 /// The longest back-off.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3_600);
 /// Slots of a worker.
@@ -112,6 +122,32 @@ pub fn check_correlation_id(id: &str) -> Result<(), LimitError> {
     }
     let message = format!("{} must be at most 128 of [A-Za-z0-9._:-]", quoted(id));
     Err(LimitError::new("correlation_id", message))
+}
+
+/// An idempotency key; empty is none.
+///
+/// # Errors
+/// It is longer than 255 bytes or holds a NUL.
+pub fn check_idempotency_key(key: &str) -> Result<(), LimitError> {
+    if key.len() <= MAX_KEY_BYTES && !key.contains('\0') {
+        return Ok(());
+    }
+    let message = format!("{} bytes; at most 255 without NUL are allowed", key.len());
+    Err(LimitError::new("idempotency_key", message))
+}
+
+/// When an execution is due.
+///
+/// # Errors
+/// It lies more than 10 years after `now`.
+pub fn check_due(due: Micros, now: Micros) -> Result<(), LimitError> {
+    if due <= now.plus(MAX_DELAY) {
+        return Ok(());
+    }
+    Err(LimitError::new(
+        "due_at",
+        "it lies more than 10 years ahead",
+    ))
 }
 
 /// A media type; empty is none.

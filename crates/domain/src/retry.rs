@@ -77,6 +77,22 @@ pub struct Decision {
     pub budgets: Budgets,
 }
 
+impl Decision {
+    /// The decision for an execution that somebody cancelled while the attempt ran: an end for good
+    /// stands, whatever would go on is over.
+    #[must_use]
+    pub fn after_cancel(self) -> Self {
+        match self.verdict {
+            Verdict::Close(_) => self,
+            Verdict::RetryAfter(_) | Verdict::Requeue => Self {
+                verdict: Verdict::Close(FinalState::Cancelled),
+                reason: Reason::Cancelled,
+                ..self
+            },
+        }
+    }
+}
+
 /// Decides what `result` means for an execution that has used `budgets` so far.
 ///
 /// Three budgets stay apart: a handler's failures count against `max_attempts`, lost workers against
@@ -98,7 +114,8 @@ pub fn decide(
                 ..budgets
             },
         },
-        AttemptResult::Returned => Decision {
+        // A worker that stops what nobody cancelled has handed it back.
+        AttemptResult::Returned | AttemptResult::Cancelled => Decision {
             verdict: Verdict::Requeue,
             reason: Reason::Returned,
             budgets,
@@ -241,6 +258,30 @@ mod tests {
             (decision.verdict, decision.budgets),
             (Verdict::Requeue, budgets)
         );
+    }
+
+    #[test]
+    fn of_what_was_cancelled_an_end_stands_and_nothing_goes_on() {
+        let after = |result, permanent| {
+            let policy = RetryPolicy::default();
+            decide(result, permanent, FRESH, &policy, 0.5)
+                .after_cancel()
+                .verdict
+        };
+        let close = Verdict::Close;
+        assert_eq!(
+            after(AttemptResult::Success, false),
+            close(FinalState::Succeeded)
+        );
+        assert_eq!(after(AttemptResult::Error, true), close(FinalState::Failed));
+        for result in [
+            AttemptResult::Error,
+            AttemptResult::Cancelled,
+            AttemptResult::Lost,
+            AttemptResult::Returned,
+        ] {
+            assert_eq!(after(result, false), close(FinalState::Cancelled));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use domain::ExecutionId;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 /// The states that are final, as they are stored.
-const FINAL: [i16; 3] = [6, 7, 8];
+const FINAL: [i16; 4] = [6, 7, 8, 9];
 
 /// Reads the rows that schedulers wrote.
 #[derive(Clone, Debug)]

@@ -194,12 +194,13 @@ impl Counts {
 
     fn of(&mut self, state: ExecutionState) -> Option<&mut usize> {
         match state {
-            ExecutionState::Queued => Some(&mut self.waiting),
+            ExecutionState::Scheduled | ExecutionState::Queued => Some(&mut self.waiting),
             ExecutionState::Running => Some(&mut self.running),
             ExecutionState::Retrying => Some(&mut self.retrying),
-            ExecutionState::Succeeded | ExecutionState::Failed | ExecutionState::DeadLettered => {
-                Some(&mut self.ended)
-            }
+            ExecutionState::Succeeded
+            | ExecutionState::Failed
+            | ExecutionState::DeadLettered
+            | ExecutionState::Cancelled => Some(&mut self.ended),
             ExecutionState::Unspecified => None,
         }
     }

@@ -109,10 +109,9 @@ impl Leader {
 
     async fn duties(&mut self, term: &Term) -> Result<(), Error> {
         let width = i32::from(self.window_hours);
-        let current = self.shared.clock.now().hour().0.div_euclid(width) * width;
-        let needed =
-            (current + 4 * width - 1).max(self.shared.clock.now().hour().0 + REACH_HOURS - 1);
-        if !self.shared.windows.borrow().covers(domain::Hour(needed)) {
+        let now = self.shared.clock.now();
+        let lacks = self.shared.windows.borrow().lacks(now, width, REACH_HOURS);
+        if lacks {
             let made = self.election.make_windows(term, width, REACH_HOURS).await?;
             if made > 0 {
                 tracing::info!(event = "windows_made", made, "windows made ahead");

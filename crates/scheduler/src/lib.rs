@@ -15,6 +15,7 @@ mod log_budget;
 mod metrics;
 mod ownership;
 mod peers;
+mod posting;
 mod rpc;
 mod seed;
 mod server;

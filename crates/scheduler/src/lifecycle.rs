@@ -32,6 +32,13 @@ pub(crate) fn tell(shared: &Shared, effects: &Effects, at: Micros, begin: System
     }
 }
 
+/// Emits the spans of an execution that was put into an inbox between `begin` and now.
+pub(crate) fn tell_posted(shared: &Shared, known: &Known, arrived: SystemTime, begin: SystemTime) {
+    if shared.spans.is_enabled() && known.work.is_sampled() {
+        emit_acceptance(shared, known, (arrived, begin, SystemTime::now()));
+    }
+}
+
 fn emit_acceptance(
     shared: &Shared,
     known: &Known,

@@ -6,12 +6,12 @@ use domain::{AttemptResult, ExecutionState, FinalState, Micros, Verdict};
 use prometheus::{Histogram, IntCounter};
 use rustc_hash::FxHashMap;
 
-use crate::group::{ClaimedTask, Ended};
+use crate::group::{CancelledNow, ClaimedTask, Ended};
 use crate::metrics::Metrics;
 use crate::shared::{Known, Work};
 
 /// Statuses of `executions_completed_total` that an outcome of this path can have.
-const STATUSES: [&str; 4] = ["SUCCESS", "FAILED", "RETRY", "DEAD_LETTERED"];
+const STATUSES: [&str; 5] = ["SUCCESS", "FAILED", "RETRY", "DEAD_LETTERED", "CANCELLED"];
 
 /// The metrics of a group's lines, each resolved once: no label is hashed for an execution.
 pub(crate) struct LinesMetrics {
@@ -43,9 +43,31 @@ impl LinesMetrics {
         }
     }
 
+    /// What is for later enters its line when its time comes.
     pub(crate) fn accepted(&mut self, accepted: &[(Known, SystemTime)]) {
         for (known, _) in accepted {
-            self.line(known.work.class(), &known.work).enqueued.inc();
+            let line = self.line(known.work.class(), &known.work);
+            if known.work.head.due.is_none() {
+                line.enqueued.inc();
+            }
+        }
+    }
+
+    /// What came through the inbox is counted like what is promoted.
+    pub(crate) fn received(&mut self, received: &[Class]) {
+        for class in received {
+            if let Some(line) = self.lines.get(class) {
+                line.enqueued.inc();
+            }
+        }
+    }
+
+    pub(crate) fn cancelled(&mut self, cancelled: &[CancelledNow]) {
+        for cancelled in cancelled {
+            if let CancelledNow::Over { known, .. } = cancelled {
+                let line = self.line(known.work.class(), &known.work);
+                line.completed[status_of(FinalState::Cancelled)].inc();
+            }
         }
     }
 
@@ -148,7 +170,10 @@ impl LineMetrics {
             AttemptResult::Success => self.acknowledged.inc(),
             _ => self.rejected.inc(),
         }
-        if !matches!(end.result, AttemptResult::Lost | AttemptResult::Returned) {
+        if !matches!(
+            end.result,
+            AttemptResult::Lost | AttemptResult::Returned | AttemptResult::Cancelled
+        ) {
             self.duration.observe(seconds(end.run_us));
             self.enqueue_to_start.observe(seconds(end.start_us));
         }
@@ -172,6 +197,7 @@ fn status_of(state: FinalState) -> usize {
     match ExecutionState::from(state) {
         ExecutionState::Succeeded => 0,
         ExecutionState::Failed => 1,
+        ExecutionState::Cancelled => 4,
         _ => 3,
     }
 }

@@ -5,7 +5,7 @@ use domain::{Micros, Verdict};
 use service::TraceContext;
 use tracing::{info, warn};
 
-use crate::group::{ClaimedTask, Ended};
+use crate::group::{CancelledNow, ClaimedTask, Ended};
 use crate::metrics::Metrics;
 use crate::shared::{Known, Work};
 
@@ -65,6 +65,19 @@ impl LogBudget {
         }
     }
 
+    pub(crate) fn cancelled(&mut self, cancelled: &CancelledNow) {
+        if let CancelledNow::Over { known, .. } = cancelled
+            && self.admits(&known.work)
+        {
+            let (id, work) = (known.id, &known.work);
+            in_trace(work, || {
+                info!(event = "execution_cancelled", execution_id = %id, tenant_id = &*work.tenant,
+                    queue = work.queue.name, job_type = &*work.job_type, partition = id.lane().0,
+                    "execution cancelled");
+            });
+        }
+    }
+
     /// Success is the worker's line to write; what is tried again or given up is this one's.
     pub(crate) fn ended(&mut self, ended: &Ended) {
         let (id, work) = (ended.known.id, &ended.known.work);
@@ -75,6 +88,11 @@ impl LogBudget {
         let reason = format!("{:?}", ended.decision.reason);
         match ended.decision.verdict {
             Verdict::Close(domain::FinalState::Succeeded) => {}
+            Verdict::Close(domain::FinalState::Cancelled) => in_trace(work, || {
+                info!(event = "execution_cancelled", execution_id = %id, tenant_id = &*work.tenant,
+                    queue = work.queue.name, job_type = &*work.job_type, attempt = ended.attempt,
+                    worker_id = &*ended.worker, "execution cancelled while it ran");
+            }),
             Verdict::Close(_) => in_trace(work, || {
                 tracing::error!(event = "dispatch_failed", execution_id = %id,
                     tenant_id = &*work.tenant, queue = work.queue.name, job_type = &*work.job_type,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use domain::LaneId;
+use domain::lane::DatabaseIdentity;
 use proto::v1::{ClusterView, SchedulerAddress, work_response};
 use store::{Claimant, Error, LaneLease, LeaseKeeper, Membership, Writer, within};
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +49,8 @@ pub(crate) struct LaneKeeper {
     /// Lanes whose take-over failed: each jumps far ahead, so they are not tried without pause.
     not_before: BTreeMap<LaneId, Instant>,
     renewed: Option<Instant>,
+    /// The database that the leases are in.
+    identity: Option<DatabaseIdentity>,
 }
 
 struct Arrival {
@@ -76,6 +79,7 @@ impl LaneKeeper {
             adopted: BTreeSet::new(),
             not_before: BTreeMap::new(),
             renewed: None,
+            identity: None,
         }
     }
 
@@ -125,9 +129,10 @@ impl LaneKeeper {
 
     async fn renew(&mut self) -> Result<(), Error> {
         let sent = Instant::now();
-        let (leases, now) = within(LIMIT, self.leases.renew(&self.claimant)).await?;
-        self.shared.clock.set(now, sent);
-        self.reconcile(leases).await;
+        let renewal = within(LIMIT, self.leases.renew(&self.claimant)).await?;
+        self.shared.clock.set(renewal.now, sent);
+        self.recognise(renewal.identity).await;
+        self.reconcile(renewal.leases).await;
         self.shared.deadline.renewed(sent, self.claimant.lease);
         self.renewed = Some(sent);
         let now = SystemTime::now()
@@ -135,6 +140,19 @@ impl LaneKeeper {
             .unwrap_or_default();
         self.shared.metrics.heartbeat.set(now.as_secs_f64());
         Ok(())
+    }
+
+    /// Another database than the last one, or another timeline of it, may lack the last rows that this
+    /// scheduler knows: every lane is let go and taken anew.
+    async fn recognise(&mut self, identity: DatabaseIdentity) {
+        let before = self.identity.replace(identity);
+        if before.is_none_or(|before| before == identity) {
+            return;
+        }
+        tracing::error!(event = "database_changed", ?before, now = ?identity,
+            "the database failed over or was restored: its last commits may be lost; all lanes are taken anew");
+        let lanes: Vec<LaneId> = self.adopted.iter().copied().collect();
+        self.let_go(&lanes).await;
     }
 
     /// Believes the database about the leases: what it doesn't have any more is let go, and what it has
@@ -224,13 +242,13 @@ impl LaneKeeper {
                 && !self.not_before.contains_key(lane)
         };
         let wanted: Vec<LaneLease> = self.held.values().filter(wanting).copied().collect();
-        if wanted.is_empty() {
+        let Some(identity) = self.identity.filter(|_| !wanted.is_empty()) else {
             return;
-        }
+        };
         self.coming.extend(wanted.iter().map(|lease| lease.lane));
         tokio::spawn(take_over(
             Arc::clone(&self.shared),
-            wanted,
+            (wanted, identity),
             self.arrivals.0.clone(),
         ));
     }
@@ -347,12 +365,12 @@ impl LaneKeeper {
 /// Takes lanes over, one after the other, and reads what runs in them.
 async fn take_over(
     shared: Arc<Shared>,
-    leases: Vec<LaneLease>,
+    (leases, identity): (Vec<LaneLease>, DatabaseIdentity),
     arrivals: mpsc::UnboundedSender<Arrival>,
 ) {
     let mut writer = Writer::new(shared.database.clone());
     for lease in leases {
-        let adopted = take_over_one(&shared, &mut writer, &lease).await;
+        let adopted = take_over_one(&shared, &mut writer, (&lease, identity)).await;
         let _ = arrivals.send(Arrival { lease, adopted });
     }
 }
@@ -360,9 +378,10 @@ async fn take_over(
 async fn take_over_one(
     shared: &Shared,
     writer: &mut Writer,
-    lease: &LaneLease,
+    (lease, identity): (&LaneLease, DatabaseIdentity),
 ) -> Result<Box<Adopted>, Error> {
-    let lane = writer.take_over(lease, shared.clock.now()).await?;
+    let now = shared.clock.now();
+    let lane = writer.take_over(lease, identity, now).await?;
     let windows = Arc::clone(&shared.windows.borrow());
     let running = shared.known_running(&windows, &lane).await?;
     Ok(Box::new(Adopted { lane, running }))

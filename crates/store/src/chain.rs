@@ -1,8 +1,9 @@
 //! The chain, read: take-over by replay.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use domain::lane::{Delta, Lane, Link, Row, RowKind, Totals};
+use domain::lane::{DatabaseIdentity, Delta, Lane, Link, Row, RowKind, Totals};
 use domain::{LaneId, Micros};
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row as _};
@@ -15,6 +16,8 @@ use crate::{Database, Error};
 
 /// How long a take-over waits for what the old owner has in flight, whose statements end sooner.
 const LIMIT: Duration = Duration::from_secs(15);
+/// How long a take-over waits for somebody before it ends them.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a take-over that meets the old owner's last writes reads on and tries again.
 const TRIES: usize = 5;
 
@@ -23,14 +26,19 @@ impl Database {
         &self,
         connection: &mut PgConnection,
         lease: &LaneLease,
-        now: Micros,
+        (identity, now): (DatabaseIdentity, Micros),
     ) -> Result<Lane, Error> {
         let LaneLease { lane, epoch, .. } = *lease;
         let mut last = None;
         for _ in 0..TRIES {
             let mut memory = self.replay(connection, lane).await?;
-            let rows = memory.take_over(epoch, now, Uuid::new_v4().as_u128());
-            let written = within(LIMIT, self.write_take_over(connection, lease, &rows)).await;
+            let rows = memory.take_over(epoch, identity, now, Uuid::new_v4().as_u128());
+            let backend = backend_of(connection).await?;
+            let writing = within(LIMIT, self.write_take_over(connection, lease, &rows));
+            let written = tokio::select! {
+                written = writing => written,
+                never = self.end_who_blocks(backend) => match never {},
+            };
             match written {
                 Ok(()) => {
                     apply_all(&mut memory, &rows)?;
@@ -46,6 +54,44 @@ impl Database {
         }))
     }
 
+    /// Ends the sessions that a take-over waits for: an old owner that was stopped in the middle of a
+    /// statement is bounded by none of its own time limits.
+    async fn end_who_blocks(&self, backend: i32) -> Infallible {
+        const END: &str = "select pid, pg_terminate_backend(pid)
+             from unnest(pg_blocking_pids($1)) pid";
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            let end = sqlx::query_as(END).bind(backend).fetch_all(&self.pool);
+            let ended: Result<Vec<(i32, bool)>, Error> =
+                self.timed("blockers_end", "select", end).await;
+            // Whoever can't be ended is waited for.
+            for (pid, done) in ended.unwrap_or_default() {
+                tracing::warn!(
+                    event = "blocker_ended",
+                    pid,
+                    done,
+                    "a session stood in the way of a take-over"
+                );
+            }
+        }
+    }
+
+    /// The batch that wrote a row of a chain, if the row is there.
+    pub(crate) async fn batch_at(
+        &self,
+        connection: &mut PgConnection,
+        lane: LaneId,
+        n: u64,
+    ) -> Result<Option<u128>, Error> {
+        const SELECT: &str = "select batch from chain where lane = $1 and n = $2";
+        let statement = sqlx::query_scalar(SELECT)
+            .bind(number(lane))
+            .bind(as_stored(n))
+            .fetch_optional(connection);
+        let batch: Option<Uuid> = self.timed("chain_batch", "select", statement).await?;
+        Ok(batch.map(|batch| batch.as_u128()))
+    }
+
     pub(crate) async fn replay(
         &self,
         connection: &mut PgConnection,
@@ -55,8 +101,10 @@ impl Database {
             "select n, batch, epoch, kind, jump_to, at, next_seq, submitted, claimed,
              finished, delta from chain where lane = $1 and n > $2 order by n limit $3";
         const PAGE: i64 = 2_000;
-        let mut memory: Option<Lane> = None;
-        let mut after = -1i64;
+        let mut memory = self.newest_snapshot(connection, lane).await?;
+        let mut after = memory
+            .as_ref()
+            .map_or(-1, |memory| as_stored(memory.link().n));
         loop {
             let statement = sqlx::query(CHAIN)
                 .bind(number(lane))
@@ -101,6 +149,11 @@ impl Database {
              and incarnation = $3 and expires_at > clock_timestamp() for key share";
         const THERE: &str = "select 1 from chain where lane = $1 and n = $2 and batch = $3";
         let mut transaction = connection.begin().await.map_err(Error::of("take_over"))?;
+        // What the old owner has in flight is waited for.
+        sqlx::query("set local lock_timeout = 0")
+            .execute(&mut *transaction)
+            .await
+            .map_err(Error::of("take_over"))?;
         let valid = sqlx::query(LEASE)
             .bind(number(lease.lane))
             .bind(lease.epoch)
@@ -134,6 +187,14 @@ impl Database {
         }
         transaction.commit().await.map_err(Error::of("take_over"))
     }
+}
+
+/// The number of the server process that serves a connection.
+async fn backend_of(connection: &mut PgConnection) -> Result<i32, Error> {
+    sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(connection)
+        .await
+        .map_err(Error::of("take_over"))
 }
 
 /// Inserts the first rows of new lanes, which differ in nothing but the lane.

@@ -3,179 +3,62 @@
 
 use std::sync::Arc;
 
-use domain::lane::{DueMark, Lane, Row, TimedEntry};
-use domain::{AttemptResult, Budgets, ExecutionState, Hour, LaneId, Micros, Reason};
+use domain::Micros;
+use domain::lane::Row;
 use sqlx::postgres::PgArguments;
-use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Type};
+use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
+use crate::batch::{Batch, DueEntry, KeptEntry, NewKey, Outcome};
 use crate::chain::as_stored;
-use crate::database::{Dedicated, Purpose};
-use crate::lane_lease::{LaneLease, number};
+use crate::inbox::Posted;
+use crate::lane_lease::number;
 use crate::timestamp::Timestamp;
 use crate::window::Table;
-use crate::{Database, Error, NewExecution, WindowMap};
+use crate::{Error, NewExecution, WindowMap};
 
-/// What one transaction writes.
-#[derive(Default, Debug)]
-pub struct Batch {
-    /// A row for each lane that is touched, lanes ascending, all planned at the same time.
-    pub rows: Vec<Row>,
-    /// The executions that the rows accept.
-    pub executions: Vec<NewExecution>,
-    /// The outcomes of the attempts that the rows end.
-    pub outcomes: Vec<Outcome>,
-    /// The retries that lie beyond what has been read of the `due` table.
-    pub due: Vec<DueEntry>,
+/// The SQL that commits a batch, and its arguments.
+///
+/// # Errors
+/// [`Error::NoWindow`].
+pub(crate) fn statement(
+    windows: &WindowMap,
+    batch: &Batch,
+    at: Micros,
+) -> Result<(String, PgArguments), Error> {
+    let mut statement = Statement::new(at);
+    statement.keys(&batch.keys);
+    statement.chain(windows, &batch.rows)?;
+    statement.executions(windows, &batch.executions)?;
+    statement.outcomes(windows, &batch.outcomes)?;
+    statement.due(windows, &batch.due)?;
+    statement.kept(&batch.kept);
+    Ok(statement.finish(batch.rows.len()))
 }
 
-/// How one attempt ended: a row of `outcome`.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Its execution's lane.
-    pub lane: LaneId,
-    /// Its execution's number.
-    pub seq: u64,
-    /// Its execution's home hour.
-    pub home: Hour,
-    /// The attempt's fence.
-    pub fence: u64,
-    /// The tenant's number.
-    pub tenant: i32,
-    /// The queue's number.
-    pub queue: i32,
-    /// Counts from 1.
-    pub attempt: u16,
-    /// How it ended.
-    pub result: AttemptResult,
-    /// What that made of the execution.
-    pub state: ExecutionState,
-    /// Why.
-    pub reason: Reason,
-    /// What is used up by then.
-    pub budgets: Budgets,
-    /// Who ran it.
-    pub worker: Arc<str>,
-    /// When it was claimed.
-    pub claimed: Micros,
-    /// Enqueued to claimed, in microseconds.
-    pub queued_us: i64,
-    /// Claimed to the handler's begin.
-    pub dispatch_us: i64,
-    /// The handler's run time.
-    pub run_us: i64,
-    /// The handler's end to the commit.
-    pub report_us: i64,
-    /// RETRYING: when next.
-    pub next_at: Option<Micros>,
-    /// The error's class.
-    pub error_class: Option<String>,
-    /// The error's text.
-    pub error_message: Option<String>,
-    /// What the handler returned.
-    pub output: Option<bytes::Bytes>,
-    /// Its media type.
-    pub output_type: Option<String>,
-    /// Whether its trace is kept.
-    pub trace_kept: bool,
-}
-
-/// A retry on its way to the `due` table.
-#[derive(Clone, Copy, Debug)]
-pub struct DueEntry {
-    /// Whose.
-    pub lane: LaneId,
-    /// When, and what.
-    pub entry: TimedEntry,
-}
-
-/// A connection for committing batches: made when it is needed, and made anew after an error.
-pub struct Writer(Dedicated);
-
-impl Writer {
-    /// A writer that isn't connected yet.
-    #[must_use]
-    pub fn new(database: Database) -> Self {
-        Self(Dedicated::new(database, Purpose::Writing))
-    }
-
-    /// Commits a batch, behind the fence of each of its lanes. To be run to its end, never cancelled.
-    ///
-    /// # Errors
-    /// [`Error::NoWindow`]: nothing was sent. [`Error::Deposed`]: nothing was committed, and somebody else
-    /// wrote to one of the lanes. Anything else: whether it was committed is unknown.
-    pub async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Result<(), Error> {
-        let Some(at) = batch.rows.first().map(|row| row.at) else {
-            return Ok(());
-        };
-        let mut statement = Statement::new(at);
-        statement.chain(windows, &batch.rows)?;
-        statement.executions(windows, &batch.executions)?;
-        statement.outcomes(windows, &batch.outcomes)?;
-        statement.due(windows, &batch.due)?;
-        let (sql, arguments) = statement.finish(batch.rows.len());
-        let mut connection = self.0.take().await?;
-        let query = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut connection);
-        self.0
-            .database
-            .timed("lane_commit", "insert", query)
-            .await?;
-        self.0.put_back(connection);
-        Ok(())
-    }
-
-    /// Due entries of a lane after a mark and up to another, at most `limit`, in order.
-    ///
-    /// # Errors
-    /// The database can't be read, or a row makes no sense.
-    pub async fn due_entries(
-        &mut self,
-        windows: &WindowMap,
-        lane: LaneId,
-        (after, upto): (DueMark, DueMark),
-        limit: usize,
-    ) -> Result<Vec<TimedEntry>, Error> {
-        let mut connection = self.0.take().await?;
-        let database = &self.0.database;
-        let entries = database
-            .due_entries(&mut connection, windows, (lane, after, upto), limit)
-            .await?;
-        self.0.put_back(connection);
-        Ok(entries)
-    }
-
-    /// Takes a lane over under a lease that holds: replays its chain, and writes the rows that shut its
-    /// old owner out. Waits for what the old owner has in flight.
-    ///
-    /// # Errors
-    /// [`Error::LeaseOver`]; or the database can't be reached, the chain doesn't make sense, or the old
-    /// owner keeps writing.
-    pub async fn take_over(&mut self, lease: &LaneLease, now: Micros) -> Result<Lane, Error> {
-        let mut connection = self.0.take().await?;
-        let memory = self
-            .0
-            .database
-            .take_over(&mut connection, lease, now)
-            .await?;
-        self.0.put_back(connection);
-        Ok(memory)
-    }
-
-    /// The lane as its chain tells it, read and not taken: what memory is compared with.
-    ///
-    /// # Errors
-    /// The database can't be read, or the chain doesn't make sense.
-    pub async fn replay(&mut self, lane: LaneId) -> Result<Lane, Error> {
-        let mut connection = self.0.take().await?;
-        let memory = self.0.database.replay(&mut connection, lane).await?;
-        self.0.put_back(connection);
-        Ok(memory)
-    }
+/// The SQL that hands executions to lanes of anybody, and its arguments.
+///
+/// # Errors
+/// [`Error::NoWindow`].
+pub(crate) fn post_statement(
+    windows: &WindowMap,
+    posted: &[Posted],
+    at: Micros,
+) -> Result<(String, PgArguments), Error> {
+    let executions: Vec<NewExecution> = posted.iter().map(|p| p.execution.clone()).collect();
+    let keys: Vec<NewKey> = posted.iter().filter_map(|p| p.key.clone()).collect();
+    let mut statement = Statement::new(at);
+    statement.keys(&keys);
+    statement.executions(windows, &executions)?;
+    statement.inbox(windows.leaf(Table::Inbox, at.hour())?, at, &executions);
+    Ok(statement.finish_unfenced())
 }
 
 /// The statement while it is put together: one common table expression for each leaf it writes to.
 struct Statement {
     parts: Vec<String>,
+    /// What must hold of the keys, evaluated first.
+    keys: Option<String>,
     fences: Vec<String>,
     arguments: PgArguments,
     count: usize,
@@ -189,6 +72,7 @@ impl Statement {
         let empty = (Vec::new(), Vec::new(), PgArguments::default());
         let mut statement = Self {
             parts: empty.0,
+            keys: None,
             fences: empty.1,
             arguments: empty.2,
             count: 0,
@@ -217,11 +101,74 @@ impl Statement {
     fn finish(mut self, rows: usize) -> (String, PgArguments) {
         let meant = self.bind(rows as i64);
         let inserted = self.fences.join(" + ");
+        let keys = self.keys.map_or_else(String::new, |fence| fence + ", ");
         let sql = format!(
-            "with {} select chain_fence({inserted}, ${meant})",
+            "with {} select {keys}chain_fence({inserted}, ${meant})",
             self.parts.join(", ")
         );
         (sql, self.arguments)
+    }
+
+    fn finish_unfenced(self) -> (String, PgArguments) {
+        let keys = self.keys.unwrap_or_else(|| "1".to_owned());
+        let sql = format!("with {} select {keys}", self.parts.join(", "));
+        (sql, self.arguments)
+    }
+
+    fn inbox(&mut self, leaf: &str, at: Micros, new: &[NewExecution]) {
+        let home = self.bind(at.hour().0);
+        let columns = [
+            self.column("int2", each(new, |e| number(e.lane))),
+            self.column("int8", each(new, |e| as_stored(e.seq))),
+            self.column("int4", each(new, |e| e.head.tenant)),
+            self.column("int4", each(new, |e| e.head.queue)),
+            self.column("int2", each(new, |e| e.head.priority as i16)),
+            self.column("int4", each(new, |e| e.head.job_type)),
+            self.column("int4", each(new, |e| e.home.0)),
+            self.column("timestamptz", each(new, |e| e.head.due.map(Timestamp))),
+        ];
+        let names = "lane, seq, tenant, queue, priority, job_type, home, due_at";
+        self.parts.push(format!(
+            "i as (insert into {leaf} (win, kind, {names})
+             select ${home}::int4, 1, u.* from unnest({}) u ({names}))",
+            columns.join(", ")
+        ));
+    }
+
+    /// Keys go into the window of the day, and within a minute of its border into both, so that whoever
+    /// races about a key meets the other in one of them; one that the day before knows is taken. Sorted,
+    /// so that two schedulers never wait for each other.
+    fn keys(&mut self, keys: &[NewKey]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut keys: Vec<&NewKey> = keys.iter().collect();
+        keys.sort_unstable_by_key(|key| key.key);
+        let columns = [
+            self.column("uuid", each(&keys, |k| Uuid::from_bytes(k.key))),
+            self.column("int8", each(&keys, |k| k.fingerprint)),
+            self.column("int4", each(&keys, |k| k.tenant)),
+            self.column("uuid", each(&keys, |k| Uuid::from_bytes(*k.id.as_bytes()))),
+        ];
+        self.parts.push(
+            "kw as (select distinct idempotency_window(now() + d) as win
+                 from unnest(array['-1 minute', '1 minute']::interval[]) d)"
+                .to_owned(),
+        );
+        self.parts.push(format!(
+            "k as (insert into idempotency (win, key, fingerprint, tenant, id)
+             select kw.win, u.key, u.fingerprint, u.tenant, u.id
+             from unnest({}) with ordinality u (key, fingerprint, tenant, id, place) cross join kw
+             where not exists (select from idempotency o where o.key = u.key
+                 and o.win = idempotency_window(now() - interval '1 minute') - 24)
+             order by u.place, kw.win
+             on conflict do nothing returning 1)",
+            columns.join(", ")
+        ));
+        let meant = self.bind(keys.len() as i64);
+        self.keys = Some(format!(
+            "key_fence((select count(*) from k), ${meant} * (select count(*) from kw))"
+        ));
     }
 
     fn chain(&mut self, windows: &WindowMap, rows: &[Row]) -> Result<(), Error> {
@@ -278,19 +225,21 @@ impl Statement {
     }
 
     fn executions(&mut self, windows: &WindowMap, all: &[NewExecution]) -> Result<(), Error> {
-        for (leaf, new) in grouped(all, |e| windows.leaf(Table::Execution, e.home))? {
+        let leaf = |e: &NewExecution| windows.place(e.place, Table::Execution, e.home);
+        for (leaf, new) in grouped(all, leaf)? {
             let columns = execution_columns(self, &new);
             let part = format!("e{}", self.parts.len());
             self.parts.push(format!(
                 "{part} as (insert into {leaf} (win, lane, seq, tenant, queue, job_type, priority, at,
                      timeout_us, retry_policy, trace, parent_span, request_at, tracestate,
-                     correlation_id, labels, headers, payload, content_type)
+                     correlation_id, labels, headers, payload, content_type, due_at)
                  select u.win, u.lane, u.seq, u.tenant, u.queue, u.job_type, u.priority, {AT},
                      u.timeout_us, u.retry_policy, u.trace, u.parent_span, u.request_at, u.tracestate,
-                     u.correlation_id, u.labels::jsonb, u.headers::jsonb, u.payload, u.content_type
+                     u.correlation_id, u.labels::jsonb, u.headers::jsonb, u.payload, u.content_type,
+                     u.due_at
                  from unnest({}) u (win, lane, seq, tenant, queue, job_type, priority, timeout_us,
                      retry_policy, trace, parent_span, request_at, tracestate, correlation_id, labels,
-                     headers, payload, content_type))",
+                     headers, payload, content_type, due_at))",
                 columns.join(", ")
             ));
         }
@@ -298,7 +247,8 @@ impl Statement {
     }
 
     fn outcomes(&mut self, windows: &WindowMap, all: &[Outcome]) -> Result<(), Error> {
-        for (leaf, outcomes) in grouped(all, |o| windows.leaf(Table::Outcome, o.home))? {
+        let leaf = |o: &Outcome| windows.place(o.place, Table::Outcome, o.home);
+        for (leaf, outcomes) in grouped(all, leaf)? {
             let columns = outcome_columns(self, &outcomes);
             let names = "win, lane, seq, fence, tenant, queue, attempt, result, state, reason,
                 attempts_used, lost_used, worker, claimed_at, queued_us, dispatch_us, run_us, report_us,
@@ -314,11 +264,15 @@ impl Statement {
     }
 
     fn due(&mut self, windows: &WindowMap, all: &[DueEntry]) -> Result<(), Error> {
-        let leaf = |due: &DueEntry| windows.leaf(Table::Due, due.entry.mark.due.hour());
+        let leaf = |due: &DueEntry| {
+            let hour = due.entry.mark.due.hour();
+            windows.place(due.place, Table::Due, hour)
+        };
         for (leaf, entries) in grouped(all, leaf)? {
             let columns = due_columns(self, &entries);
             let names =
-                "win, lane, due_at, seq, home, tenant, queue, priority, job_type, attempts, lost";
+                "win, lane, due_at, seq, home, tenant, queue, priority, job_type, attempts, lost,
+                 wait";
             let part = format!("d{}", self.parts.len());
             self.parts.push(format!(
                 "{part} as (insert into {leaf} ({names}) select u.* from unnest({}) u ({names}))",
@@ -327,9 +281,30 @@ impl Statement {
         }
         Ok(())
     }
+
+    /// Moves what was kept apart into the windows of its hours: few, so through the parents.
+    fn kept(&mut self, entries: &[KeptEntry]) {
+        if entries.is_empty() {
+            return;
+        }
+        let columns = [
+            self.column("int2", each(entries, |e| number(e.lane))),
+            self.column("timestamptz", each(entries, |e| Timestamp(e.mark.due))),
+            self.column("int8", each(entries, |e| as_stored(e.mark.seq))),
+        ];
+        self.parts.push(format!(
+            "kd as (delete from kept_due k using unnest({}) u (lane, due_at, seq)
+                 where k.lane = u.lane and k.due_at = u.due_at and k.seq = u.seq returning k.*),
+             kdi as (insert into due select * from kd),
+             ke as (delete from kept_execution k using kd
+                 where k.lane = kd.lane and k.seq = kd.seq and k.win = kd.home returning k.*),
+             kei as (insert into execution select * from ke)",
+            columns.join(", ")
+        ));
+    }
 }
 
-fn execution_columns(to: &mut Statement, new: &[&NewExecution]) -> [String; 18] {
+fn execution_columns(to: &mut Statement, new: &[&NewExecution]) -> [String; 19] {
     let head = |e: &&NewExecution| Arc::clone(&e.head);
     let heads: Vec<_> = new.iter().map(head).collect();
     let heads: &[Arc<crate::Head>] = &heads;
@@ -379,6 +354,7 @@ fn execution_columns(to: &mut Statement, new: &[&NewExecution]) -> [String; 18] 
             "text",
             heads.iter().map(|h| h.content_type.as_deref()).collect(),
         ),
+        to.column("timestamptz", each(heads, |h| h.due.map(Timestamp))),
     ]
 }
 
@@ -421,7 +397,7 @@ fn outcome_columns(to: &mut Statement, outcomes: &[&Outcome]) -> [String; 24] {
     ]
 }
 
-fn due_columns(to: &mut Statement, entries: &[&DueEntry]) -> [String; 11] {
+fn due_columns(to: &mut Statement, entries: &[&DueEntry]) -> [String; 12] {
     [
         to.column("int4", each(entries, |d| d.entry.mark.due.hour().0)),
         to.column("int2", each(entries, |d| number(d.lane))),
@@ -437,6 +413,7 @@ fn due_columns(to: &mut Statement, entries: &[&DueEntry]) -> [String; 11] {
         to.column("int4", each(entries, |d| d.entry.class.job_type)),
         to.column("int2", each(entries, |d| small(d.entry.budgets.attempts))),
         to.column("int2", each(entries, |d| small(d.entry.budgets.lost))),
+        to.column("int2", each(entries, |d| d.entry.wait as i16)),
     ]
 }
 

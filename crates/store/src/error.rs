@@ -1,3 +1,5 @@
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
 /// What can go wrong between a scheduler and its database.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -22,6 +24,20 @@ pub enum Error {
         statement: &'static str,
         /// PostgreSQL's word.
         detail: String,
+    },
+    /// Some of a batch's idempotency keys are known: nothing of it was committed.
+    #[error("{statement}: {detail}")]
+    KeyTaken {
+        /// The statement's name.
+        statement: &'static str,
+        /// PostgreSQL's word.
+        detail: String,
+    },
+    /// Somebody else's transaction is in the way, and was not waited for: nothing was committed.
+    #[error("{statement}: blocked by another transaction")]
+    Blocked {
+        /// The statement's name.
+        statement: &'static str,
     },
     /// The leader's term is over.
     #[error("the leader's term {epoch} is over")]
@@ -61,13 +77,36 @@ pub enum Error {
 impl Error {
     /// Wraps the driver's error of a named statement, telling a deposed owner from the rest.
     pub(crate) fn of(statement: &'static str) -> impl Fn(sqlx::Error) -> Self {
-        move |source| match source.as_database_error().and_then(|error| error.code()) {
+        move |source| {
+            let code = source.as_database_error().and_then(|error| error.code());
             // Told apart by class, never by a constraint's name: on a shard the name is another.
-            Some(code) if code == "23505" || code == "WW001" => Self::Deposed {
-                statement,
-                detail: source.to_string(),
-            },
-            _ => Self::Database { statement, source },
+            match code.as_deref() {
+                Some("23505" | "WW001") => Self::Deposed {
+                    statement,
+                    detail: source.to_string(),
+                },
+                Some("WW002") => Self::KeyTaken {
+                    statement,
+                    detail: source.to_string(),
+                },
+                Some("55P03") => Self::Blocked { statement },
+                _ => Self::Database { statement, source },
+            }
+        }
+    }
+
+    /// Whether the database has said no: what it refused was not committed, and its connection is good.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Deposed { .. } | Self::KeyTaken { .. } | Self::Blocked { .. } => true,
+            Self::NoWindow { .. } => true,
+            Self::Database { source, .. } => {
+                let answer = source.as_database_error();
+                let answer = answer.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+                answer.is_some_and(|answer| matches!(answer.severity(), PgSeverity::Error))
+            }
+            _ => false,
         }
     }
 }

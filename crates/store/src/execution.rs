@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::lane::{Class, DueMark, TimedEntry};
+use domain::lane::{Class, DueMark, TimedEntry, Wait};
 use domain::{Budgets, ExecutionState, Hour, LaneId, Micros, Priority};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
+use crate::batch::{KeptEntry, Place};
 use crate::chain::as_stored;
 use crate::lane_lease::number;
 use crate::timestamp::Timestamp;
@@ -32,6 +33,8 @@ pub struct Head {
     pub priority: Priority,
     /// When it was accepted. Not written from here: the row takes its batch's time.
     pub accepted: Micros,
+    /// When it is due, if that is later.
+    pub due: Option<Micros>,
     /// How long an attempt may run.
     pub timeout: Duration,
     /// The retry policy's number.
@@ -67,6 +70,8 @@ pub struct NewExecution {
     pub home: Hour,
     /// What it is.
     pub head: Arc<Head>,
+    /// Where its row goes.
+    pub place: Place,
 }
 
 /// One attempt, as its outcome row tells it.
@@ -102,6 +107,8 @@ pub struct StoredAttempt {
     pub output_type: Option<String>,
     /// Whether the trace is kept.
     pub trace_kept: bool,
+    /// What was used up by then.
+    pub budgets: Budgets,
 }
 
 /// An execution as its rows tell it.
@@ -115,7 +122,7 @@ pub struct StoredExecution {
 
 const HEAD_COLUMNS: &str = "e.seq, e.tenant, e.queue, e.job_type, e.priority, e.at, e.timeout_us,
     e.retry_policy, e.trace, e.parent_span, e.request_at, e.tracestate, e.correlation_id,
-    e.labels::text, e.headers::text, e.payload, e.content_type";
+    e.labels::text, e.headers::text, e.payload, e.content_type, e.due_at";
 
 impl Database {
     /// The heads of executions of a lane and a home hour; of those that are there, in the order asked for,
@@ -130,17 +137,21 @@ impl Database {
         home: Hour,
         (seqs, bytes): (&[u64], u64),
     ) -> Result<Vec<(u64, Head)>, Error> {
-        let leaf = windows.leaf(Table::Execution, home)?;
-        let sql = heads_sql(leaf);
-        let seqs: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
-        let statement = sqlx::query(AssertSqlSafe(sql))
-            .bind(number(lane))
-            .bind(home.0)
-            .bind(seqs)
-            .bind(as_stored(bytes))
-            .fetch_all(&self.pool);
-        let rows = self.timed("execution_heads", "select", statement).await?;
-        rows.iter().map(read_head).collect()
+        for table in places(windows, Table::Execution, home) {
+            let sql = heads_sql(table);
+            let asked: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
+            let statement = sqlx::query(AssertSqlSafe(sql))
+                .bind(number(lane))
+                .bind(home.0)
+                .bind(asked)
+                .bind(as_stored(bytes))
+                .fetch_all(&self.pool);
+            let rows = self.timed("execution_heads", "select", statement).await?;
+            if !rows.is_empty() {
+                return rows.iter().map(read_head).collect();
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// One execution with its attempts, by where its id says it is.
@@ -154,49 +165,61 @@ impl Database {
         home: Hour,
         seq: u64,
     ) -> Result<Option<StoredExecution>, Error> {
-        let leaf = match windows.leaf(Table::Execution, home) {
-            Ok(leaf) => leaf,
-            Err(Error::NoWindow { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let sql = format!(
-            "select {HEAD_COLUMNS} from {leaf} e where e.lane = $1 and e.seq = $3 and e.win = $2"
-        );
-        let statement = sqlx::query(AssertSqlSafe(sql))
-            .bind(number(lane))
-            .bind(home.0)
-            .bind(as_stored(seq))
-            .fetch_optional(&self.pool);
-        let row = self.timed("execution_get", "select", statement).await?;
-        let Some(row) = row else { return Ok(None) };
-        let (_, head) = read_head(&row)?;
-        let attempts = self.attempts(windows, lane, home, seq).await?;
-        Ok(Some(StoredExecution { head, attempts }))
+        for table in places(windows, Table::Execution, home) {
+            let sql = format!(
+                "select {HEAD_COLUMNS} from {table} e
+                 where e.lane = $1 and e.seq = $3 and e.win = $2"
+            );
+            let statement = sqlx::query(AssertSqlSafe(sql))
+                .bind(number(lane))
+                .bind(home.0)
+                .bind(as_stored(seq))
+                .fetch_optional(&self.pool);
+            if let Some(row) = self.timed("execution_get", "select", statement).await? {
+                let (_, head) = read_head(&row)?;
+                let kept = Some(table) == Table::Execution.kept()
+                    || windows.is_closing(Table::Outcome, home);
+                let attempts = self.attempts(windows, (lane, home, seq), kept).await?;
+                return Ok(Some(StoredExecution { head, attempts }));
+            }
+        }
+        Ok(None)
     }
 
+    /// Those of a window that is on its way out are in two places: what was carried over may be in both.
     async fn attempts(
         &self,
         windows: &WindowMap,
-        lane: LaneId,
-        home: Hour,
-        seq: u64,
+        (lane, home, seq): (LaneId, Hour, u64),
+        kept: bool,
     ) -> Result<Vec<StoredAttempt>, Error> {
-        let leaf = windows.leaf(Table::Outcome, home)?;
-        let sql = format!(
-            "select attempt, fence, result, state, reason, worker, claimed_at, queued_us, dispatch_us,
-                 run_us, report_us, at, next_at, error_class, error_message, output, output_type,
-                 trace_kept
-             from {leaf} where lane = $1 and seq = $2 and win = $3 order by fence"
-        );
-        let statement = sqlx::query(AssertSqlSafe(sql))
-            .bind(number(lane))
-            .bind(as_stored(seq))
-            .bind(home.0)
-            .fetch_all(&self.pool);
-        let rows = self
-            .timed("execution_outcomes", "select", statement)
-            .await?;
-        rows.iter().map(read_attempt).collect()
+        let mut attempts: Vec<StoredAttempt> = Vec::new();
+        let leaf = windows.leaf(Table::Outcome, home).ok();
+        for table in leaf
+            .into_iter()
+            .chain(Table::Outcome.kept().filter(|_| kept))
+        {
+            let sql = format!(
+                "select attempt, fence, result, state, reason, worker, claimed_at, queued_us,
+                     dispatch_us, run_us, report_us, at, next_at, error_class, error_message, output,
+                     output_type, trace_kept, attempts_used, lost_used
+                 from {table} where lane = $1 and seq = $2 and win = $3 order by fence"
+            );
+            let statement = sqlx::query(AssertSqlSafe(sql))
+                .bind(number(lane))
+                .bind(as_stored(seq))
+                .bind(home.0)
+                .fetch_all(&self.pool);
+            let rows = self
+                .timed("execution_outcomes", "select", statement)
+                .await?;
+            for row in &rows {
+                attempts.push(read_attempt(row)?);
+            }
+        }
+        attempts.sort_by_key(|attempt| attempt.fence);
+        attempts.dedup_by_key(|attempt| attempt.fence);
+        Ok(attempts)
     }
 
     /// Due entries of a lane after a mark and up to another, at most `limit`, in order.
@@ -213,7 +236,7 @@ impl Database {
         let mut entries = Vec::new();
         for leaf in windows.leaves(Table::Due, after.due.hour(), upto.due.hour()) {
             let sql = format!(
-                "select due_at, seq, home, tenant, queue, priority, job_type, attempts, lost
+                "select due_at, seq, home, tenant, queue, priority, job_type, attempts, lost, wait
                  from {leaf} where lane = $1 and (due_at, seq) > ($2, $3) and (due_at, seq) <= ($4, $5)
                  order by due_at, seq limit $6"
             );
@@ -235,6 +258,41 @@ impl Database {
         }
         Ok(entries)
     }
+}
+
+impl Database {
+    /// What a lane keeps apart that is due before an hour; at most `limit`, the earliest first.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub(crate) async fn kept_due(
+        &self,
+        connection: &mut PgConnection,
+        lane: LaneId,
+        until: Hour,
+        limit: usize,
+    ) -> Result<Vec<KeptEntry>, Error> {
+        const SELECT: &str = "select due_at, seq from kept_due
+             where lane = $1 and due_at < $2 order by due_at, seq limit $3";
+        let statement = sqlx::query_as(SELECT)
+            .bind(number(lane))
+            .bind(Timestamp(until.start()))
+            .bind(as_stored(limit as u64))
+            .fetch_all(connection);
+        let rows: Vec<(Timestamp, i64)> = self.timed("kept_due", "select", statement).await?;
+        let kept = rows.into_iter().map(|(due, seq)| {
+            let (due, seq) = (due.0, u64::try_from(seq).unwrap_or(0));
+            let mark = DueMark { due, seq };
+            KeptEntry { lane, mark }
+        });
+        Ok(kept.collect())
+    }
+}
+
+/// Where the rows of a home may be, the likeliest first.
+fn places(windows: &WindowMap, table: Table, home: Hour) -> impl Iterator<Item = &str> {
+    let leaf = windows.leaf(table, home).ok();
+    leaf.into_iter().chain(table.kept())
 }
 
 /// Reads heads of a leaf. OFFSET 0 keeps the look-up of each number a look-up: a plan that is made while
@@ -285,14 +343,12 @@ fn read_head(row: &PgRow) -> Result<(u64, Head), Error> {
         job_type: row.try_get(3).map_err(&read)?,
         priority,
         accepted: row.try_get::<Timestamp, _>(5).map_err(&read)?.0,
+        due: optional_time(row.try_get(17).map_err(&read)?),
         timeout: Duration::from_micros(u64::try_from(timeout_us).unwrap_or(0)),
         retry_policy: row.try_get(7).map_err(&read)?,
         trace: trace.and_then(|bytes| bytes.try_into().ok()),
         parent_span: parent_span.and_then(|bytes| bytes.try_into().ok()),
-        request_at: row
-            .try_get::<Option<Timestamp>, _>(10)
-            .map_err(&read)?
-            .map(|at| at.0),
+        request_at: optional_time(row.try_get(10).map_err(&read)?),
         tracestate: boxed(row.try_get(11).map_err(&read)?),
         correlation_id: boxed(row.try_get(12).map_err(&read)?),
         labels: from_json(row.try_get(13).map_err(&read)?),
@@ -301,6 +357,10 @@ fn read_head(row: &PgRow) -> Result<(u64, Head), Error> {
         content_type: boxed(row.try_get(16).map_err(&read)?),
     };
     Ok((u64::try_from(seq).unwrap_or(0), head))
+}
+
+fn optional_time(time: Option<Timestamp>) -> Option<Micros> {
+    time.map(|time| time.0)
 }
 
 fn boxed(text: Option<String>) -> Option<Box<str>> {
@@ -327,16 +387,22 @@ fn read_attempt(row: &PgRow) -> Result<StoredAttempt, Error> {
         claimed: row.try_get::<Timestamp, _>(6).map_err(&read)?.0,
         phases_us,
         at: row.try_get::<Timestamp, _>(11).map_err(&read)?.0,
-        next_at: row
-            .try_get::<Option<Timestamp>, _>(12)
-            .map_err(&read)?
-            .map(|at| at.0),
+        next_at: optional_time(row.try_get(12).map_err(&read)?),
         error_class: row.try_get(13).map_err(&read)?,
         error_message: row.try_get(14).map_err(&read)?,
         output: row.try_get(15).map_err(&read)?,
         output_type: row.try_get(16).map_err(&read)?,
         trace_kept: row.try_get(17).map_err(&read)?,
+        budgets: Budgets {
+            attempts: used(row, 18)?,
+            lost: used(row, 19)?,
+        },
     })
+}
+
+fn used(row: &PgRow, place: usize) -> Result<u16, Error> {
+    let used: i16 = row.try_get(place).map_err(Error::of("budgets"))?;
+    Ok(u16::try_from(used).unwrap_or(0))
 }
 
 fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
@@ -345,10 +411,9 @@ fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
     let priority: i16 = row.try_get(5).map_err(&read)?;
     let priority = Priority::from_number(i32::from(priority))
         .ok_or_else(|| inconsistent("due", format!("{seq}: priority {priority}")))?;
-    let used = |place| -> Result<u16, Error> {
-        let used: i16 = row.try_get(place).map_err(&read)?;
-        Ok(u16::try_from(used).unwrap_or(0))
-    };
+    let wait = u64::from(used(row, 9)?);
+    let wait = Wait::from_number(wait)
+        .ok_or_else(|| inconsistent("due", format!("{seq}: wait {wait}")))?;
     Ok(TimedEntry {
         mark: DueMark {
             due: row.try_get::<Timestamp, _>(0).map_err(&read)?.0,
@@ -362,9 +427,10 @@ fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
             job_type: row.try_get(6).map_err(&read)?,
         },
         budgets: Budgets {
-            attempts: used(7)?,
-            lost: used(8)?,
+            attempts: used(row, 7)?,
+            lost: used(row, 8)?,
         },
+        wait,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::lane::DatabaseIdentity;
 use domain::{LaneId, Micros};
 use sqlx::Connection;
 use uuid::Uuid;
@@ -65,6 +66,17 @@ pub struct Membership {
     pub lanes: Vec<LaneOwner>,
 }
 
+/// What a renewal found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Renewal {
+    /// The leases that are held.
+    pub leases: Vec<LaneLease>,
+    /// The database's time.
+    pub now: Micros,
+    /// Which database it is: another one, or another timeline of it, may lack the last rows.
+    pub identity: DatabaseIdentity,
+}
+
 /// A scheduler's own connection for its leases.
 pub struct LeaseKeeper(Dedicated);
 
@@ -75,17 +87,17 @@ impl LeaseKeeper {
         Self(Dedicated::new(database, Purpose::Leases))
     }
 
-    /// Says that this scheduler lives, and renews its leases: gives the leases that it holds, and the
-    /// database's time.
+    /// Says that this scheduler lives, and renews its leases.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn renew(&mut self, claimant: &Claimant) -> Result<(Vec<LaneLease>, Micros), Error> {
+    pub async fn renew(&mut self, claimant: &Claimant) -> Result<Renewal, Error> {
         const PRESENT: &str = "insert into scheduler (id, incarnation, address, seen)
              values ($1, $2, $3, clock_timestamp())
              on conflict (id) do update set incarnation = excluded.incarnation,
                  address = excluded.address, seen = excluded.seen
-             returning clock_timestamp()";
+             returning clock_timestamp(), (select system_identifier from pg_control_system()),
+                 ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4";
         const RENEW: &str = "update lane_lease
              set expires_at = clock_timestamp() + $2 * interval '1 microsecond'
              where incarnation = $1 and expires_at > clock_timestamp() returning lane, epoch";
@@ -95,7 +107,7 @@ impl LeaseKeeper {
             .bind(claimant.incarnation)
             .bind(&claimant.address)
             .fetch_one(&mut connection);
-        let (now,): (Timestamp,) = self
+        let (now, system, timeline): (Timestamp, i64, i32) = self
             .0
             .database
             .timed("scheduler_present", "update", present)
@@ -106,13 +118,12 @@ impl LeaseKeeper {
             .fetch_all(&mut connection);
         let leases: Vec<(i16, i64)> = self.0.database.timed("lane_renew", "update", renew).await?;
         self.0.put_back(connection);
-        Ok((
-            leases
-                .into_iter()
-                .map(|lease| claimant.lease_of(lease))
-                .collect(),
-            now.0,
-        ))
+        let leases = leases.into_iter().map(|lease| claimant.lease_of(lease));
+        Ok(Renewal {
+            leases: leases.collect(),
+            now: now.0,
+            identity: DatabaseIdentity { system, timeline },
+        })
     }
 
     /// Takes up to `most` lanes whose leases have run out. Locks first and

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use domain::{Hour, Micros};
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::batch::Place;
 use crate::{Database, Election, Error, Term};
+
+/// How wide a window of idempotency keys is, and how long a key is kept at least.
+const KEY_HOURS: i32 = 24;
 
 /// The tables that are kept in windows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -18,11 +22,22 @@ pub enum Table {
     Outcome,
     /// By the hour of the due time.
     Due,
+    /// By the day of the submission.
+    Idempotency,
+    /// By the hour of the insertion.
+    Inbox,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Chain, Self::Execution, Self::Outcome, Self::Due];
+    pub const ALL: [Self; 6] = [
+        Self::Chain,
+        Self::Execution,
+        Self::Outcome,
+        Self::Due,
+        Self::Idempotency,
+        Self::Inbox,
+    ];
 
     /// Its name.
     #[must_use]
@@ -32,7 +47,35 @@ impl Table {
             Self::Execution => "execution",
             Self::Outcome => "outcome",
             Self::Due => "due",
+            Self::Idempotency => "idempotency",
+            Self::Inbox => "inbox",
         }
+    }
+
+    /// Its kin for what has no window.
+    pub(crate) fn kept(self) -> Option<&'static str> {
+        match self {
+            Self::Execution => Some("kept_execution"),
+            Self::Outcome => Some("kept_outcome"),
+            Self::Due => Some("kept_due"),
+            Self::Chain | Self::Idempotency | Self::Inbox => None,
+        }
+    }
+
+    /// How many hours a new window of it is wide, where others are `width` wide: keys are kept for a day
+    /// whatever the others do.
+    fn width(self, width: i32) -> i32 {
+        match self {
+            Self::Idempotency => KEY_HOURS,
+            _ => width,
+        }
+    }
+
+    /// The hour up to which it needs windows at `now`: this one and three more, and `reach` hours at least.
+    fn needed(self, now: Micros, width: i32, reach: i32) -> i32 {
+        let (width, hour) = (self.width(width), now.hour().0);
+        let current = hour.div_euclid(width) * width;
+        (current + 4 * width).max(hour + reach)
     }
 
     /// The column that it is partitioned by, and what an hour is in it.
@@ -44,11 +87,28 @@ impl Table {
     }
 }
 
-/// The open windows, as a scheduler knows them.
+/// Where a window stands. The numbers are stored: never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WindowState {
+    /// In use.
+    Open = 1,
+    /// On its way out: what is still needed of it is carried over by the lanes' owners.
+    Closing = 2,
+}
+
+/// The windows, as a scheduler knows them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct WindowMap {
-    /// By table and first hour: the hour after the last, and the leaf.
-    leaves: BTreeMap<(Table, i32), (i32, String)>,
+    /// By table and first hour.
+    leaves: BTreeMap<(Table, i32), Leaf>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Leaf {
+    /// The hour after the last.
+    to: i32,
+    name: String,
+    state: WindowState,
 }
 
 impl WindowMap {
@@ -57,16 +117,36 @@ impl WindowMap {
     /// # Errors
     /// [`Error::NoWindow`].
     pub fn leaf(&self, table: Table, hour: Hour) -> Result<&str, Error> {
-        let found = self
-            .leaves
-            .range((table, i32::MIN)..=(table, hour.0))
-            .next_back();
-        match found {
-            Some((_, (to, leaf))) if hour.0 < *to => Ok(leaf),
-            _ => Err(Error::NoWindow {
+        match self.find(table, hour) {
+            Some(leaf) => Ok(&leaf.name),
+            None => Err(Error::NoWindow {
                 table: table.name(),
                 hour: hour.0,
             }),
+        }
+    }
+
+    /// Whether the window of an hour is on its way out.
+    #[must_use]
+    pub fn is_closing(&self, table: Table, hour: Hour) -> bool {
+        let leaf = self.find(table, hour);
+        leaf.is_some_and(|leaf| leaf.state == WindowState::Closing)
+    }
+
+    fn find(&self, table: Table, hour: Hour) -> Option<&Leaf> {
+        let upto = (table, i32::MIN)..=(table, hour.0);
+        let (_, leaf) = self.leaves.range(upto).next_back()?;
+        (hour.0 < leaf.to).then_some(leaf)
+    }
+
+    /// Where a row of an hour goes.
+    ///
+    /// # Errors
+    /// [`Error::NoWindow`].
+    pub(crate) fn place(&self, place: Place, table: Table, hour: Hour) -> Result<&str, Error> {
+        match (place, table.kept()) {
+            (Place::Kept, Some(kept)) => Ok(kept),
+            _ => self.leaf(table, hour),
         }
     }
 
@@ -89,11 +169,30 @@ impl WindowMap {
             .all(|table| self.leaf(table, hour).is_ok())
     }
 
+    /// Whether windows are to be made, to have three ahead and `reach` hours at least.
+    #[must_use]
+    pub fn lacks(&self, now: Micros, width: i32, reach: i32) -> bool {
+        let lacks = |table: &Table| self.end(*table) < Some(table.needed(now, width, reach));
+        Table::ALL.iter().any(lacks)
+    }
+
     /// The leaves of a table that hold hours of `from..=to`, the earliest first.
     pub fn leaves(&self, table: Table, from: Hour, to: Hour) -> impl Iterator<Item = &str> {
         let upto = self.leaves.range((table, i32::MIN)..=(table, to.0));
-        upto.filter(move |(_, (end, _))| *end > from.0)
-            .map(|(_, (_, leaf))| leaf.as_str())
+        upto.filter(move |(_, leaf)| leaf.to > from.0)
+            .map(|(_, leaf)| leaf.name.as_str())
+    }
+
+    /// The first hour for which some table that waits for times has no window.
+    #[must_use]
+    pub fn reach(&self) -> Hour {
+        let ends = [Table::Execution, Table::Outcome, Table::Due].map(|table| self.end(table));
+        Hour(
+            ends.into_iter()
+                .map(Option::unwrap_or_default)
+                .min()
+                .unwrap_or_default(),
+        )
     }
 
     fn end(&self, table: Table) -> Option<i32> {
@@ -101,7 +200,7 @@ impl WindowMap {
             .leaves
             .range((table, i32::MIN)..=(table, i32::MAX))
             .next_back();
-        last.map(|(_, (to, _))| *to)
+        last.map(|(_, leaf)| leaf.to)
     }
 }
 
@@ -118,16 +217,22 @@ impl Database {
     }
 }
 
-const SELECT_WINDOWS: &str = r#"select table_name, from_hour, to_hour, leaf from "window""#;
+const SELECT_WINDOWS: &str = r#"select table_name, from_hour, to_hour, leaf, state from "window""#;
 
-type WindowRow = (String, i32, i32, String);
+type WindowRow = (String, i32, i32, String, i16);
 
 impl WindowMap {
     fn from_rows(rows: Vec<WindowRow>) -> Self {
         let by_name = |name: &str| Table::ALL.into_iter().find(|table| table.name() == name);
         let leaves = rows
             .into_iter()
-            .filter_map(|(name, from, to, leaf)| Some(((by_name(&name)?, from), (to, leaf))));
+            .filter_map(|(table, from, to, name, state)| {
+                let state = match state {
+                    1 => WindowState::Open,
+                    _ => WindowState::Closing,
+                };
+                Some(((by_name(&table)?, from), Leaf { to, name, state }))
+            });
         Self {
             leaves: leaves.collect(),
         }
@@ -155,8 +260,9 @@ impl Election {
         let map = WindowMap::from_rows(rows);
         let mut made = 0;
         for table in Table::ALL {
+            let until = table.needed(term.now(), width, reach);
+            let width = table.width(width);
             let current = term.now().hour().0.div_euclid(width) * width;
-            let until = (current + 4 * width).max(term.now().hour().0 + reach);
             let mut from = map.end(table).unwrap_or(current);
             while from < until {
                 make_leaf(&mut fenced, table, from, from + width).await?;

@@ -1,10 +1,17 @@
 //! Everything that can be said on the command line.
 
+mod listing;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use prost_types::Timestamp;
 use proto::v1::Priority;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub(crate) use listing::ListArgs;
 
 /// Hand work to Watchwork, and watch it work.
 ///
@@ -61,6 +68,10 @@ pub(crate) enum Verb {
     Submit(Box<SubmitArgs>),
     /// Show one execution with its attempts.
     Get(IdArgs),
+    /// List executions, the newest first.
+    List(ListArgs),
+    /// Cancel executions that are not over.
+    Cancel(CancelArgs),
     /// Print every change of executions until all are final.
     Watch(WatchArgs),
     /// Draw an execution's trace over all services.
@@ -126,6 +137,19 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
+    /// Makes it safe to submit again: within 24 hours the same key gives the same execution. What is
+    /// to be done must be the same too, so a time goes with --at then, not with --in.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+
+    /// When it is due, as RFC 3339: `2026-09-21T14:00:00Z`.
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "delay")]
+    pub(crate) at: Option<Timestamp>,
+
+    /// How long from now it is due, with a unit: `90s`, `2h 30m`.
+    #[arg(long = "in", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) delay: Option<Duration>,
+
     /// Wait until it is final, then show it.
     #[arg(long)]
     pub(crate) wait: bool,
@@ -145,6 +169,18 @@ pub(crate) struct WatchArgs {
     /// The executions' ids.
     #[arg(value_name = "ID", required = true, num_args = 1..=domain::limits::MAX_WATCHED)]
     pub(crate) ids: Vec<String>,
+}
+
+/// Arguments of `cancel`.
+#[derive(Args, Debug)]
+pub(crate) struct CancelArgs {
+    /// The executions' ids.
+    #[arg(value_name = "ID", required = true, num_args = 1..=domain::limits::MAX_WATCHED)]
+    pub(crate) ids: Vec<String>,
+
+    /// Wait until those that were running are final too.
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 /// How urgent an execution is.
@@ -178,6 +214,15 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|error| format!("expected a time such as 2026-09-21T14:00:00Z: {error}"))?;
+    Ok(Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -194,8 +239,29 @@ mod tests {
         let parse =
             |args: &[&str]| Cli::try_parse_from(["watchwork", "submit", "t"].iter().chain(args));
         assert!(parse(&["--label", "a=b=c", "--timeout", "1m"]).is_ok());
-        for wrong in [["--label", "a"], ["--label", "=b"], ["--timeout", "10"]] {
+        let wrong = [
+            ["--label", "a"],
+            ["--label", "=b"],
+            ["--timeout", "10"],
+            ["--in", "10"],
+            ["--at", "2026-09-21"],
+        ];
+        for wrong in wrong {
             assert_eq!(parse(&wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_time_is_told_in_any_zone_and_only_once() {
+        let time = parse_time("2026-09-21T16:13:20.5+02:00").unwrap();
+        assert_eq!((time.seconds, time.nanos), (1_790_000_000, 500_000_000));
+        let before_1970 = parse_time("1969-12-31T23:59:59.5Z").unwrap();
+        assert_eq!(
+            (before_1970.seconds, before_1970.nanos),
+            (-1, 500_000_000),
+            "as protobuf counts"
+        );
+        let both = "watchwork submit t --at 2026-09-21T14:13:20Z --in 5m".split(' ');
+        assert_eq!(Cli::try_parse_from(both).unwrap_err().exit_code(), 2);
     }
 }

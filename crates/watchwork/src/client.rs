@@ -6,8 +6,9 @@ use std::time::Duration;
 use proto::v1::execution_service_client::ExecutionServiceClient;
 use proto::v1::submit_verdict::Verdict;
 use proto::v1::{
-    Execution, ExecutionState, GetExecutionRequest, Refusal, Submission, SubmitBatchRequest,
-    SubmitRequest, WatchExecutionsRequest, WatchExecutionsResponse,
+    CancelExecutionRequest, Execution, ExecutionState, GetExecutionRequest, ListExecutionsRequest,
+    ListExecutionsResponse, Refusal, Submission, SubmitBatchRequest, SubmitRequest, SubmitResponse,
+    WatchExecutionsRequest, WatchExecutionsResponse,
 };
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
@@ -69,12 +70,20 @@ impl Client {
     /// # Errors
     /// The API's answer.
     pub async fn submit(&self, submission: Submission) -> Result<String, Status> {
+        Ok(self.hand_in(submission).await?.execution_id)
+    }
+
+    /// Hands in one execution, and tells whether it was stored before, under its idempotency key.
+    ///
+    /// # Errors
+    /// The API's answer.
+    pub async fn hand_in(&self, submission: Submission) -> Result<SubmitResponse, Status> {
         let request = self.request(SubmitRequest {
             submission: Some(submission),
         });
         let answer = self.executions.clone().submit(request).await;
         let answer = answer.map_err(|status| self.named(status))?;
-        Ok(answer.into_inner().execution_id)
+        Ok(answer.into_inner())
     }
 
     /// Hands in up to 1000 executions; for each, in order, its id or why it was refused.
@@ -108,6 +117,37 @@ impl Client {
             .into_inner()
             .execution
             .ok_or_else(|| Status::internal("an answer without execution"))
+    }
+
+    /// A page of executions, the newest first.
+    ///
+    /// # Errors
+    /// The API's answer.
+    pub async fn list(
+        &self,
+        list: ListExecutionsRequest,
+    ) -> Result<ListExecutionsResponse, Status> {
+        let answer = self
+            .executions
+            .clone()
+            .list_executions(self.request(list))
+            .await;
+        let answer = answer.map_err(|status| self.named(status))?;
+        Ok(answer.into_inner())
+    }
+
+    /// Cancels an execution. `CANCELLED`: it is over; `RUNNING`: its worker is told to stop. Cancelling
+    /// again does no harm.
+    ///
+    /// # Errors
+    /// The API's answer; `FAILED_PRECONDITION` if it came to another end before.
+    pub async fn cancel(&self, id: &str) -> Result<ExecutionState, Status> {
+        let request = self.request(CancelExecutionRequest {
+            execution_id: id.to_owned(),
+        });
+        let answer = self.executions.clone().cancel_execution(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
+        Ok(answer.into_inner().state())
     }
 
     /// The changes of these executions, beginning with where they stand, until all are final.
@@ -223,7 +263,10 @@ impl Watch {
 pub fn is_final(state: ExecutionState) -> bool {
     matches!(
         state,
-        ExecutionState::Succeeded | ExecutionState::Failed | ExecutionState::DeadLettered
+        ExecutionState::Succeeded
+            | ExecutionState::Failed
+            | ExecutionState::DeadLettered
+            | ExecutionState::Cancelled
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::v1::{Attempt, Execution, ExecutionState, Reason};
+use proto::v1::{Attempt, Execution, ExecutionState, Priority, Reason};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +25,9 @@ pub(crate) struct ExecutionView<'a> {
     state_since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<String>,
+    cancel_requested: bool,
     max_attempts: u32,
     attempts: Vec<AttemptView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +66,7 @@ impl<'a> From<&'a Execution> for ExecutionView<'a> {
             execution_id: &execution.execution_id,
             job_type: &execution.job_type,
             queue: &execution.queue,
-            priority: priority_name(execution),
+            priority: priority_name(execution.priority()),
             state: state_name(execution.state()),
             reason: reason_name(execution.reason()),
             fence: execution.fence,
@@ -74,6 +77,8 @@ impl<'a> From<&'a Execution> for ExecutionView<'a> {
             submitted_at: execution.submitted_at.as_ref().and_then(text::timestamp),
             state_since: execution.state_since.as_ref().and_then(text::timestamp),
             next_attempt_at: execution.next_attempt_at.as_ref().and_then(text::timestamp),
+            due_at: execution.due_at.as_ref().and_then(text::timestamp),
+            cancel_requested: execution.cancel_requested,
             max_attempts: execution.max_attempts,
             attempts: execution.attempts.iter().map(AttemptView::from).collect(),
             output: output(execution),
@@ -112,7 +117,11 @@ pub(crate) fn describe(execution: &Execution) -> String {
         fact("type", &execution.job_type),
         fact(
             "queue",
-            format!("{}, priority {}", execution.queue, priority_name(execution)),
+            format!(
+                "{}, priority {}",
+                execution.queue,
+                priority_name(execution.priority())
+            ),
         ),
         fact("state", standing(execution)),
     ];
@@ -127,6 +136,7 @@ pub(crate) fn describe(execution: &Execution) -> String {
         "submitted",
         execution.submitted_at.as_ref().and_then(text::timestamp),
     );
+    add("due", execution.due_at.as_ref().and_then(text::timestamp));
     add(
         "next attempt",
         execution.next_attempt_at.as_ref().and_then(text::timestamp),
@@ -165,13 +175,23 @@ pub(crate) fn reason_name(reason: Reason) -> Option<&'static str> {
     (reason != Reason::Unspecified).then(|| text::short_name(reason.as_str_name(), "REASON_"))
 }
 
+/// The priority's name: `normal`.
+pub(crate) fn priority_name(priority: Priority) -> String {
+    text::short_name(priority.as_str_name(), "PRIORITY_").to_lowercase()
+}
+
 fn standing(execution: &Execution) -> String {
     let state = state_name(execution.state());
     let reason = reason_name(execution.reason()).map(|reason| format!(" ({reason})"));
     let since = execution.state_since.as_ref().and_then(text::timestamp);
     let since = since.map(|since| format!(" since {since}"));
+    let cancelling = if execution.cancel_requested {
+        "; cancelled, its worker is told to stop"
+    } else {
+        ""
+    };
     format!(
-        "{state}{}{}",
+        "{state}{}{}{cancelling}",
         reason.unwrap_or_default(),
         since.unwrap_or_default()
     )
@@ -219,10 +239,6 @@ fn labels(execution: &Execution) -> String {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     pairs.join(" ")
-}
-
-fn priority_name(execution: &Execution) -> String {
-    text::short_name(execution.priority().as_str_name(), "PRIORITY_").to_lowercase()
 }
 
 fn result_name(attempt: &Attempt) -> Option<&'static str> {

@@ -8,6 +8,7 @@ mod failure;
 mod installation;
 mod output;
 mod run;
+mod summary_view;
 mod text;
 pub mod trace_store;
 pub mod trace_tree;

@@ -28,6 +28,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Dev(args) => verbs::dev(&output, args).await,
         Verb::Submit(args) => verbs::submit(&output, &installation.client()?, *args).await,
         Verb::Get(args) => verbs::get(&output, &installation.client()?, &args.id).await,
+        Verb::List(args) => verbs::list(&output, &installation.client()?, &args).await,
+        Verb::Cancel(args) => verbs::cancel(&output, &installation.client()?, args).await,
         Verb::Watch(args) => verbs::watch(&output, &installation.client()?, args.ids).await,
         Verb::Trace(args) => {
             let store = installation.trace_store()?;

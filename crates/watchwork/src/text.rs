@@ -19,6 +19,17 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// How long ago something was: `12 s`, `2 m 03 s`, `5 h 00 m`, `3 d 04 h`.
+pub(crate) fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} m {:02} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {:02} m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {:02} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
 /// A proto duration; `-` if there is none.
 pub(crate) fn proto_duration(given: Option<prost_types::Duration>) -> String {
     given
@@ -28,11 +39,20 @@ pub(crate) fn proto_duration(given: Option<prost_types::Duration>) -> String {
 
 /// A point in time as RFC 3339, UTC, with microseconds.
 pub(crate) fn timestamp(given: &prost_types::Timestamp) -> Option<String> {
-    let nanos = i128::from(given.seconds) * 1_000_000_000 + i128::from(given.nanos);
-    let point = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
     let form =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    point.format(form).ok()
+    point(given)?.format(form).ok()
+}
+
+/// The same with whole seconds, for tables.
+pub(crate) fn short_timestamp(given: &prost_types::Timestamp) -> Option<String> {
+    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    point(given)?.format(form).ok()
+}
+
+fn point(given: &prost_types::Timestamp) -> Option<OffsetDateTime> {
+    let nanos = i128::from(given.seconds) * 1_000_000_000 + i128::from(given.nanos);
+    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()
 }
 
 /// The time of day now, UTC, with milliseconds.
@@ -59,23 +79,40 @@ pub(crate) fn one_line(text: &str, most: usize) -> String {
 
 /// Rows as aligned columns, two spaces apart, the last one not padded.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            // Writing to a String can't fail.
-            let _ = write!(line, "{cell:<width$}  ");
+    Columns::default().lines(rows)
+}
+
+/// Aligned columns that come page by page: each is as wide as the widest cell so far.
+#[derive(Default)]
+pub(crate) struct Columns {
+    widths: Vec<usize>,
+}
+
+impl Columns {
+    /// Further rows, a line each.
+    pub(crate) fn lines(&mut self, rows: &[Vec<String>]) -> String {
+        self.widen(rows);
+        let mut text = String::new();
+        for row in rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&self.widths) {
+                // Writing to a String can't fail.
+                let _ = write!(line, "{cell:<width$}  ");
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
+        text
     }
-    text
+
+    fn widen(&mut self, rows: &[Vec<String>]) {
+        for row in rows {
+            self.widths.resize(self.widths.len().max(row.len()), 0);
+            for (cell, width) in row.iter().zip(&mut self.widths) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -97,10 +134,27 @@ mod tests {
     }
 
     #[test]
+    fn ages_have_two_units() {
+        let told: Vec<_> = [0, 59, 123, 18_000, 100 * 3_600]
+            .into_iter()
+            .map(|seconds| age(Duration::from_secs(seconds)))
+            .collect();
+        assert_eq!(told, ["0 s", "59 s", "2 m 03 s", "5 h 00 m", "4 d 04 h"]);
+    }
+
+    #[test]
     fn columns_are_aligned_and_lines_have_no_tail() {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
         let text = table(&[row(&["A", "LONG", "C"]), row(&["äöü", "b", ""])]);
         assert_eq!(text, "A    LONG  C\näöü  b\n");
+    }
+
+    #[test]
+    fn a_further_page_is_aligned_with_those_before() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let mut columns = Columns::default();
+        assert_eq!(columns.lines(&[row(&["LONG", "B"])]), "LONG  B\n");
+        assert_eq!(columns.lines(&[row(&["a", "b"])]), "a     b\n");
     }
 
     #[test]
@@ -110,5 +164,6 @@ mod tests {
             nanos: 1_000,
         };
         assert_eq!(timestamp(&given).unwrap(), "2026-09-21T14:13:20.000001Z");
+        assert_eq!(short_timestamp(&given).unwrap(), "2026-09-21T14:13:20Z");
     }
 }

@@ -15,8 +15,7 @@ use crate::context::{Context, Shared};
 use crate::handler::HandlerError;
 use crate::outcome::Outcome;
 use crate::registry::AnyHandler;
-use crate::stop::Urgency;
-use crate::task::Task;
+use crate::stop::{Stop, Urgency};
 
 /// How long a handler that is out of time, and listens, may take to come to an end by itself.
 pub(crate) const ASK_GRACE: Duration = Duration::from_millis(2_500);
@@ -30,31 +29,34 @@ pub(crate) async fn supervise(
     shared: &Arc<Shared>,
     payload: Bytes,
     begun: Instant,
+    cancel_grace: Duration,
 ) -> Outcome {
-    if shared.stop.is_at_least(Urgency::Ask) {
-        return Outcome::Stopped;
-    }
-    let deadline = begun + shared.task.timeout;
+    let (task, stop) = (&shared.task, &shared.stop);
+    let deadline = begun + task.timeout;
     let mut handler = pin!(call(handler, shared, payload, deadline));
     let timed_out = tokio::select! {
         biased;
-        outcome = &mut handler => return outcome,
-        () = shared.stop.at_least(Urgency::Ask) => false,
+        outcome = &mut handler => return outcome.unless_told_to_stop(stop),
+        () = stop.at_least(Urgency::Ask) => false,
         () = sleep_until(deadline.into()) => true,
     };
-    if !shared.listens.load(Ordering::Acquire) {
-        return after_asking(Outcome::Stopped, timed_out, &shared.task);
-    }
     if timed_out {
-        shared.stop.asked.cancel();
+        stop.asked.cancel();
     }
-    let outcome = tokio::select! {
-        biased;
-        outcome = handler => outcome,
-        () = shared.stop.at_least(Urgency::Drop) => Outcome::Stopped,
-        () = grace(timed_out) => Outcome::Stopped,
+    let outcome = match shared.listens.load(Ordering::Acquire) {
+        true => tokio::select! {
+            biased;
+            outcome = handler => outcome,
+            () = stop.at_least(Urgency::Drop) => Outcome::Stopped,
+            () = grace(timed_out, stop, cancel_grace) => Outcome::Stopped,
+        },
+        false => Outcome::Stopped,
     };
-    after_asking(outcome, timed_out, &shared.task)
+    match timed_out {
+        // It stays so, whatever the handler made of its last moments.
+        true => Outcome::TimedOut(task.timeout),
+        false => outcome.unless_told_to_stop(stop),
+    }
 }
 
 /// The attempt at a type that the worker never said it has. Another worker may have it.
@@ -83,22 +85,12 @@ async fn call(
     }
 }
 
-async fn grace(timed_out: bool) {
-    match timed_out {
-        true => sleep(ASK_GRACE).await,
+async fn grace(timed_out: bool, stop: &Stop, cancel_grace: Duration) {
+    match stop.cancelled() {
+        _ if timed_out => sleep(ASK_GRACE).await,
+        Some(since) => sleep_until((since + cancel_grace).into()).await,
         // Who asked for the stop also says when the waiting is over.
-        false => pending().await,
-    }
-}
-
-/// Out of time stays out of time, whatever the handler made of its last moments. One that was
-/// asked to stop for another reason and finished nevertheless is done; its errors are most likely
-/// the stop's own.
-fn after_asking(outcome: Outcome, timed_out: bool, task: &Task) -> Outcome {
-    match outcome {
-        _ if timed_out => Outcome::TimedOut(task.timeout),
-        Outcome::Done(output) => Outcome::Done(output),
-        _ => Outcome::Stopped,
+        None => pending().await,
     }
 }
 

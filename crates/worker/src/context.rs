@@ -137,13 +137,25 @@ impl Context {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Cancelled when the attempt is to come to an end: it is out of time, it has lost its right to
-    /// run, or the worker shuts down. For whatever doesn't end by being dropped, such as blocking
-    /// code. A handler that has called this is given up to two and a half seconds to end by itself,
-    /// unless it has lost its right; all others are dropped at once.
+    /// Cancelled when the attempt is to come to an end: it is out of time, somebody cancelled the
+    /// execution, it has lost its right to run, or the worker shuts down. For whatever doesn't end
+    /// by being dropped, such as blocking code. A handler that has called this, or
+    /// [`Context::is_execution_cancelled`], is given time to end by itself:
+    /// [`WorkerBuilder::cancel_grace`](crate::WorkerBuilder::cancel_grace) if the execution was
+    /// cancelled, none if it has lost its right, otherwise up to two and a half seconds. All others
+    /// are dropped at once.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         self.shared.listens.store(true, Ordering::Release);
         self.shared.stop.asked.clone()
+    }
+
+    /// Whether somebody cancelled the execution: no other attempt follows this one, so what it began
+    /// may be undone. A success or a permanent error still counts as what it is; any other end is
+    /// taken for the cancellation's doing.
+    #[must_use]
+    pub fn is_execution_cancelled(&self) -> bool {
+        self.shared.listens.store(true, Ordering::Release);
+        self.shared.stop.cancelled().is_some()
     }
 }

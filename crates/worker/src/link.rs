@@ -11,13 +11,17 @@ mod intake;
 mod lapse;
 mod membership;
 mod peers;
+mod prefetch;
+mod recall;
 mod rights;
 mod schedulers;
 mod seeds;
 mod session;
+mod sharing;
 mod windows;
 
 use std::collections::{VecDeque, hash_map::DefaultHasher};
+use std::future::pending;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -27,7 +31,7 @@ use bytes::Bytes;
 use domain::ExecutionId;
 use service::Readiness;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 
@@ -38,6 +42,7 @@ use self::peers::Peers;
 use self::rights::Rights;
 use self::schedulers::Schedulers;
 use self::session::Event;
+use self::sharing::Sharing;
 use crate::journal::LogBudget;
 use crate::notice::Notice;
 use crate::outcome::Report;
@@ -92,9 +97,7 @@ struct Link {
     /// The same, for heartbeats.
     running_shown: Arc<AtomicU32>,
     log_budget: LogBudget,
-    /// Whose turn it is to have what an even split of the slots leaves over.
-    turn: u32,
-    turned: Instant,
+    sharing: Sharing,
     seeding: membership::Seeding,
     drain: Option<Drain>,
 }
@@ -133,6 +136,7 @@ impl Link {
             Arc::clone(&running_shown),
         );
         let turn = first_turn(&profile.worker_id);
+        let sharing = Sharing::new(profile.slots, turn, now);
         Self {
             profile,
             runner: around.runner,
@@ -148,14 +152,13 @@ impl Link {
             running: 0,
             running_shown,
             log_budget: LogBudget::new(now),
-            turn,
-            turned: now,
+            sharing,
             seeding: membership::Seeding::new(now),
             drain: None,
         }
     }
 
-    /// Takes what comes, in turns. After each turn slots are filled and results sent.
+    /// Takes what comes, in turns. After each turn slots are filled, results and windows sent.
     async fn work(
         mut self,
         mut received: mpsc::Receiver<Event>,
@@ -167,11 +170,16 @@ impl Link {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.report_readiness();
         while !self.has_left() {
+            let sharing_due = self.sharing.due();
             tokio::select! {
                 () = shutdown.cancelled(), if self.drain.is_none() => self.begin_drain(),
                 _ = received.recv_many(&mut events, EVENTS) => {}
                 _ = ends.recv_many(&mut reports, BATCH) => {}
                 _ = ticks.tick() => self.tick(),
+                () = at(sharing_due) => {}
+            }
+            if !(events.is_empty() && reports.is_empty()) {
+                self.sharing.touch();
             }
             for event in events.drain(..) {
                 self.take(event);
@@ -181,6 +189,7 @@ impl Link {
             }
             self.fill_slots();
             self.send_results();
+            self.share_if_due(Instant::now());
         }
         self.leave().await;
     }
@@ -214,6 +223,13 @@ impl Link {
     fn tell(&self, notice: Notice) {
         // The reader goes after the link.
         let _ = self.notices.send(notice);
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => pending().await,
     }
 }
 

@@ -7,6 +7,7 @@ use domain::limits::{MAX_ERROR_BYTES, MAX_ERROR_CLASS_BYTES, MAX_OUTPUT_BYTES, c
 use proto::v1;
 
 use crate::handler::{HandlerError, Output};
+use crate::stop::{Stop, Urgency};
 
 /// How an attempt ended, as the worker saw it.
 #[derive(Debug)]
@@ -19,8 +20,10 @@ pub(crate) enum Outcome {
     Panicked(String),
     /// It was stopped for running longer than this.
     TimedOut(Duration),
-    /// It was told to stop, and did before it was done.
+    /// It was told to stop, and did before it was done; or it never began.
     Stopped,
+    /// The same, because somebody cancelled the execution.
+    Cancelled,
 }
 
 /// What `worker_tasks_completed_total`, logs and spans call it.
@@ -61,19 +64,33 @@ impl Outcome {
         }
     }
 
+    /// What an end counts as if the handler was told to stop before it: one that finished
+    /// nevertheless is done; errors are most likely the stop's own. Of what was cancelled a
+    /// permanent error stands too: it says as well as the cancellation that nothing follows.
+    pub(crate) fn unless_told_to_stop(self, stop: &Stop) -> Self {
+        let cancelled = stop.cancelled().is_some();
+        match self {
+            Self::Done(_) => self,
+            Self::Failed(error) if cancelled && error.permanent => Self::Failed(error),
+            _ if cancelled => Self::Cancelled,
+            _ if stop.is_at_least(Urgency::Ask) => Self::Stopped,
+            _ => self,
+        }
+    }
+
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::Done(_) => Status::Success,
             Self::Failed(_) | Self::Panicked(_) => Status::Failed,
             Self::TimedOut(_) => Status::Timeout,
-            Self::Stopped => Status::Cancelled,
+            Self::Stopped | Self::Cancelled => Status::Cancelled,
         }
     }
 
     /// What went wrong, if anything.
     pub(crate) fn error(&self) -> Option<HandlerError> {
         match self {
-            Self::Done(_) | Self::Stopped => None,
+            Self::Done(_) | Self::Stopped | Self::Cancelled => None,
             Self::Failed(error) => Some(error.clone()),
             Self::Panicked(message) => Some(HandlerError::new("panic", message.clone())),
             Self::TimedOut(limit) => {
@@ -90,6 +107,7 @@ impl Outcome {
             Self::Panicked(_) => v1::AttemptResult::Panic,
             Self::TimedOut(_) => v1::AttemptResult::Timeout,
             Self::Stopped => v1::AttemptResult::Returned,
+            Self::Cancelled => v1::AttemptResult::Cancelled,
         }
     }
 }
@@ -104,7 +122,8 @@ pub(crate) struct Report {
     content_type: Cow<'static, str>,
     error: Option<v1::AttemptError>,
     waited: Duration,
-    ran: Duration,
+    /// How long the handler ran.
+    pub(crate) ran: Duration,
     ended: Instant,
 }
 

@@ -1,4 +1,6 @@
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -7,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 pub(crate) struct Stop {
     level: AtomicU8,
+    /// Since when the execution is known to be cancelled.
+    cancelled: OnceLock<Instant>,
     changed: Notify,
     /// What the handler may listen to.
     pub(crate) asked: CancellationToken,
@@ -27,6 +31,18 @@ impl Stop {
         self.level.fetch_max(urgency as u8, Ordering::AcqRel);
         self.asked.cancel();
         self.changed.notify_one();
+    }
+
+    /// Asks for it because somebody cancelled the execution.
+    pub(crate) fn cancel(&self, now: Instant) {
+        // Told twice: the grace counts from the first time.
+        let _ = self.cancelled.set(now);
+        self.request(Urgency::Ask);
+    }
+
+    /// Since when the execution is known to be cancelled; `None`: it isn't.
+    pub(crate) fn cancelled(&self) -> Option<Instant> {
+        self.cancelled.get().copied()
     }
 
     /// Whether this much has been asked.

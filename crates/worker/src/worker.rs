@@ -1,6 +1,6 @@
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::limits::{self, LimitError};
 use http::Uri;
@@ -54,7 +54,11 @@ struct Setting {
     pool: String,
     slots: u32,
     queues: Vec<String>,
+    cancel_grace: Duration,
 }
+
+/// How long a handler that listens may go on when its execution is cancelled, if not said.
+const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
 /// Why there can't be such a worker.
 #[derive(thiserror::Error, Debug)]
@@ -108,6 +112,7 @@ impl Worker {
             pool: "default".to_owned(),
             slots: default_slots(),
             queues: Vec::new(),
+            cancel_grace: CANCEL_GRACE,
         };
         WorkerBuilder {
             setting,
@@ -200,6 +205,7 @@ impl Worker {
                 suppressed: metrics.lines_suppressed.clone(),
             },
             metrics,
+            cancel_grace: self.setting.cancel_grace,
             spans: AttemptSpans {
                 sink: process.spans.clone(),
                 worker_id: profile.worker_id.clone(),
@@ -258,6 +264,13 @@ impl WorkerBuilder {
         self.setting
             .queues
             .extend(queues.into_iter().map(Into::into));
+        self
+    }
+
+    /// How long a handler that listens (see [`Context::cancellation`](crate::Context::cancellation))
+    /// may go on when its execution is cancelled, before it is dropped; 10 s if not said.
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.setting.cancel_grace = grace;
         self
     }
 

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod admission;
+mod cancelling;
 mod draining;
+mod keyed;
+mod listing;
 mod reading;
 mod running_gateway;
 mod scripted_scheduler;

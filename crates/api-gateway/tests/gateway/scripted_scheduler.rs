@@ -10,13 +10,16 @@ use futures::{Stream, StreamExt as _};
 use proto::internal::v1::scheduler_service_server::{SchedulerService, SchedulerServiceServer};
 use proto::internal::v1::*;
 use proto::v1::submit_verdict::Verdict;
-use proto::v1::{ClusterView, Execution, SchedulerAddress, SubmitVerdict};
+use proto::v1::{
+    ClusterView, Execution, ExecutionState, ExecutionSummary, Refusal, SchedulerAddress,
+    SubmitVerdict,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 pub(crate) const SERVICE_TOKEN: &str = "service-token";
 pub(crate) const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
@@ -26,6 +29,9 @@ pub(crate) const READ_ONLY: &str = "0000000000000002";
 pub(crate) const WORKER: &str = "0000000000000003";
 pub(crate) const TENANT: u32 = 7;
 pub(crate) const QUEUE: u32 = 3;
+/// An idempotency key that was used before, for the same and for something else.
+pub(crate) const KNOWN_KEY: &str = "known";
+pub(crate) const OTHERS_KEY: &str = "others";
 
 /// A watch that a gateway opened here: what it asked, and where the changes go.
 pub(crate) type OpenedWatch = (
@@ -39,8 +45,11 @@ pub(crate) struct ScriptedScheduler {
     /// Forwards as they come; each waits for a permit of `gate` before it is answered.
     pub(crate) forwards: mpsc::UnboundedReceiver<SubmitRequest>,
     pub(crate) watches: mpsc::UnboundedReceiver<OpenedWatch>,
+    /// Cancellations as they come; each waits for a permit of `gate` before it is answered.
+    pub(crate) cancels: mpsc::UnboundedReceiver<CancelExecutionRequest>,
+    pub(crate) lists: mpsc::UnboundedReceiver<ListExecutionsRequest>,
     pub(crate) gate: Arc<Semaphore>,
-    /// What a forward is answered with if it isn't taken.
+    /// What the next forward, cancellation or list is answered with if it isn't done.
     pub(crate) failure: Arc<Mutex<Option<Status>>>,
     view: watch::Sender<ClusterView>,
     runtime: Option<Runtime>,
@@ -49,6 +58,8 @@ pub(crate) struct ScriptedScheduler {
 struct Script {
     forwards: mpsc::UnboundedSender<SubmitRequest>,
     watches: mpsc::UnboundedSender<OpenedWatch>,
+    cancels: mpsc::UnboundedSender<CancelExecutionRequest>,
+    lists: mpsc::UnboundedSender<ListExecutionsRequest>,
     gate: Arc<Semaphore>,
     failure: Arc<Mutex<Option<Status>>>,
     view: watch::Receiver<ClusterView>,
@@ -73,12 +84,16 @@ impl ScriptedScheduler {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (forwards_in, forwards) = mpsc::unbounded_channel();
         let (watches_in, watches) = mpsc::unbounded_channel();
+        let (cancels_in, cancels) = mpsc::unbounded_channel();
+        let (lists_in, lists) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS / 2));
         let failure = Arc::default();
         let view = watch::Sender::new(view(&[(id, &address)], &[1, 1]));
         let script = Script {
             forwards: forwards_in,
             watches: watches_in,
+            cancels: cancels_in,
+            lists: lists_in,
             gate: Arc::clone(&gate),
             failure: Arc::clone(&failure),
             view: view.subscribe(),
@@ -93,6 +108,8 @@ impl ScriptedScheduler {
             address,
             forwards,
             watches,
+            cancels,
+            lists,
             gate,
             failure,
             view,
@@ -104,7 +121,7 @@ impl ScriptedScheduler {
         self.view.send_replace(view);
     }
 
-    /// From now on forwards wait for permits.
+    /// From now on forwards and cancellations wait for permits.
     pub(crate) fn close_gate(&self) {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
@@ -199,19 +216,12 @@ impl SchedulerService for Script {
         }))
     }
 
-    /// Each item's verdict is its payload, as if that were its id.
+    /// Each item's verdict is its payload, as if that were its id, but for keys that were used before.
     async fn submit(
         &self,
         request: Request<SubmitRequest>,
     ) -> Result<Response<SubmitResponse>, Status> {
         let request = request.into_inner();
-        let verdict = |item: &ForwardedSubmission| {
-            let payload = &item.submission.as_ref().unwrap().payload;
-            let id = String::from_utf8(payload.to_vec()).unwrap();
-            SubmitVerdict {
-                verdict: Some(Verdict::ExecutionId(id)),
-            }
-        };
         let verdicts = request.submissions.iter().map(verdict).collect();
         // A test that is over doesn't read its forwards any more.
         let _ = self.forwards.send(request);
@@ -240,6 +250,36 @@ impl SchedulerService for Script {
         }))
     }
 
+    async fn list_executions(
+        &self,
+        request: Request<ListExecutionsRequest>,
+    ) -> Result<Response<ListExecutionsResponse>, Status> {
+        let _ = self.lists.send(request.into_inner());
+        if let Some(failure) = self.failure.lock().unwrap().take() {
+            return Err(failure);
+        }
+        let page = proto::v1::ListExecutionsResponse {
+            executions: vec![ExecutionSummary::default()],
+            next_page_token: "more".to_owned(),
+        };
+        Ok(Response::new(ListExecutionsResponse { page: Some(page) }))
+    }
+
+    async fn cancel_execution(
+        &self,
+        request: Request<CancelExecutionRequest>,
+    ) -> Result<Response<CancelExecutionResponse>, Status> {
+        let _ = self.cancels.send(request.into_inner());
+        self.gate.acquire().await.unwrap().forget();
+        if let Some(failure) = self.failure.lock().unwrap().take() {
+            return Err(failure);
+        }
+        let mut outcome = proto::v1::CancelExecutionResponse::default();
+        outcome.set_state(ExecutionState::Running);
+        let outcome = Some(outcome);
+        Ok(Response::new(CancelExecutionResponse { outcome }))
+    }
+
     async fn watch_executions(
         &self,
         request: Request<WatchExecutionsRequest>,
@@ -247,5 +287,23 @@ impl SchedulerService for Script {
         let (changes_in, changes) = mpsc::channel(16);
         let _ = self.watches.send((request.into_inner(), changes_in));
         Ok(Response::new(Box::pin(ReceiverStream::new(changes))))
+    }
+}
+
+fn verdict(item: &ForwardedSubmission) -> SubmitVerdict {
+    let submission = item.submission.as_ref().unwrap();
+    let conflict = Refusal {
+        code: Code::AlreadyExists as i32,
+        field: "idempotency_key".to_owned(),
+        message: "it was used for something else".to_owned(),
+    };
+    let id = String::from_utf8(submission.payload.to_vec()).unwrap();
+    let verdict = match submission.idempotency_key.as_str() {
+        OTHERS_KEY => Verdict::Refusal(conflict),
+        _ => Verdict::ExecutionId(id),
+    };
+    SubmitVerdict {
+        verdict: Some(verdict),
+        duplicate: submission.idempotency_key == KNOWN_KEY,
     }
 }

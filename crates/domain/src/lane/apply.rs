@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
 use super::{
-    Accepted, Claimed, Delta, DueMark, Lane, LineTotals, Row, RowKind, Run, Running, Timed, Totals,
-    WaitingSet,
+    Accepted, Cancelled, Claimed, Delta, DueMark, Lane, LineTotals, Received, Row, RowKind, Run,
+    Running, Timed, TimedEntry, Totals, Wait, WaitingSet,
 };
-use crate::{Budgets, FinalState, LaneId, Priority};
+use crate::{Budgets, ExecutionId, FinalState, LaneId, Priority};
 
 /// A row that doesn't fit the lane it is applied to: memory and chain disagree, and the lane must be
 /// dropped and read anew.
@@ -37,6 +37,12 @@ impl Lane {
             running: Default::default(),
             timers: Default::default(),
             due_read: row.delta.due_read.unwrap_or_default(),
+            skipped: Default::default(),
+            inbox_read: row.delta.inbox_read.clone().unwrap_or_default(),
+            kept_until: row.delta.kept_until.unwrap_or_default(),
+            closing: Default::default(),
+            let_go: Default::default(),
+            database: row.delta.database.unwrap_or_default(),
         };
         match row.kind {
             RowKind::Genesis => Ok(lane),
@@ -55,16 +61,24 @@ impl Lane {
     pub fn apply(&mut self, row: &Row) -> Result<(), ApplyError> {
         self.check_place(row)?;
         self.apply_due(row)?;
+        for cancelled in &row.delta.cancelled {
+            self.apply_cancelled(row, cancelled)?;
+        }
         self.apply_endings(row)?;
+        self.apply_scheduled(row)?;
         if let Some(mark) = row.delta.promoted {
             self.promote(row, mark);
         }
         for accepted in &row.delta.accepted {
             self.apply_accepted(row, accepted)?;
         }
+        for received in &row.delta.received {
+            self.apply_received(row, received)?;
+        }
         for claimed in &row.delta.claimed {
             self.apply_claimed(row, claimed)?;
         }
+        self.apply_marks(row)?;
         self.apply_place(row)
     }
 
@@ -108,7 +122,7 @@ impl Lane {
             let line = self.line_of(&running);
             match closed.state {
                 FinalState::Succeeded => line.acknowledged += 1,
-                FinalState::Failed => line.rejected += 1,
+                FinalState::Failed | FinalState::Cancelled => line.rejected += 1,
                 FinalState::DeadLettered => {
                     line.rejected += 1;
                     line.dead_lettered += 1;
@@ -116,7 +130,7 @@ impl Lane {
             }
         }
         for retried in &row.delta.retried {
-            let running = self.take_running(row, retried.seq)?;
+            let running = self.take_going_on(row, retried.seq)?;
             let line = self.line_of(&running);
             line.rejected += 1;
             line.retrying += 1;
@@ -126,11 +140,19 @@ impl Lane {
             };
             // Beyond what has been read it waits in its table, to be read with the others.
             if mark <= self.due_read {
-                self.timers.insert(mark, timed(&running, retried.budgets));
+                let (class, home, budgets) = (running.class, running.home, retried.budgets);
+                let wait = Wait::Retrying;
+                let timed = Timed {
+                    class,
+                    home,
+                    budgets,
+                    wait,
+                };
+                self.timers.insert(mark, timed);
             }
         }
         for requeued in &row.delta.requeued {
-            let running = self.take_running(row, requeued.seq)?;
+            let running = self.take_going_on(row, requeued.seq)?;
             let line = self.line_of(&running);
             line.rejected += 1;
             line.enqueued += 1;
@@ -147,13 +169,10 @@ impl Lane {
             timed, due_read, ..
         } = &row.delta;
         for entry in timed {
-            let value = Timed {
-                class: entry.class,
-                home: entry.home,
-                budgets: entry.budgets,
-            };
-            if entry.mark <= self.due_read || self.timers.insert(entry.mark, value).is_some() {
-                return Err(self.misfit(row, format!("due entry {:?} was read before", entry.mark)));
+            let (mark, value) = entry.split();
+            let over = self.skipped.contains(&mark);
+            if mark <= self.due_read || over || self.timers.insert(mark, value).is_some() {
+                return Err(self.misfit(row, format!("due entry {mark:?} is read or over")));
             }
         }
         if let Some(mark) = due_read {
@@ -164,23 +183,70 @@ impl Lane {
                 ));
             }
             self.due_read = *mark;
+            self.skipped = self.skipped.split_off(&mark.after());
         }
         Ok(())
     }
 
+    fn apply_cancelled(&mut self, row: &Row, cancelled: &Cancelled) -> Result<(), ApplyError> {
+        let there = match *cancelled {
+            Cancelled::Waiting { seq, class } => {
+                self.line(class.queue, class.priority).removed += 1;
+                self.waiting.remove(class, seq).is_some()
+            }
+            Cancelled::Timed(mark) => {
+                let timed = self.timers.remove(&mark);
+                let count = timed.map(|timed| *self.waiting_for_time(&timed) -= 1);
+                count.is_some()
+            }
+            Cancelled::Tabled(entry) => {
+                *self.waiting_for_time(&entry.split().1) -= 1;
+                entry.mark > self.due_read && self.skipped.insert(entry.mark)
+            }
+            Cancelled::Running(seq) => {
+                let running = self.running.get_mut(&seq);
+                running.map(|running| running.cancelled = true).is_some()
+            }
+        };
+        if !there {
+            return Err(self.misfit(row, format!("{cancelled:?} isn't there")));
+        }
+        self.totals.finished += u64::from(cancelled.is_over());
+        Ok(())
+    }
+
+    fn apply_scheduled(&mut self, row: &Row) -> Result<(), ApplyError> {
+        for entry in &row.delta.scheduled {
+            let seq = entry.mark.seq;
+            let own = seq < ExecutionId::FIRST_FOREIGN_SEQ;
+            if own && !(self.next_seq..row.next_seq).contains(&seq) {
+                return Err(self.misfit(row, format!("{seq} lies outside its numbers")));
+            }
+            let (mark, timed) = entry.split();
+            // Beyond what has been read it waits in its table, to be read with the others.
+            if mark <= self.due_read && self.timers.insert(mark, timed).is_some() {
+                return Err(self.misfit(row, format!("{seq} comes twice")));
+            }
+            *self.waiting_for_time(&timed) += 1;
+            self.totals.submitted += 1;
+        }
+        Ok(())
+    }
+
+    /// How many of its line wait for the same kind of time.
+    fn waiting_for_time(&mut self, timed: &Timed) -> &mut u64 {
+        let line = self.line(timed.class.queue, timed.class.priority);
+        match timed.wait {
+            Wait::Scheduled => &mut line.scheduled,
+            Wait::Retrying => &mut line.retrying,
+        }
+    }
+
     fn promote(&mut self, row: &Row, mark: DueMark) {
-        while let Some(entry) = self
-            .timers
-            .first_entry()
-            .filter(|entry| *entry.key() <= mark)
-        {
-            let (DueMark { seq, .. }, timed) = entry.remove_entry();
-            let line = self
-                .lines
-                .entry((timed.class.queue, timed.class.priority))
-                .or_default();
-            line.retrying -= 1;
-            line.enqueued += 1;
+        let later = self.timers.split_off(&mark.after());
+        for (DueMark { seq, .. }, timed) in std::mem::replace(&mut self.timers, later) {
+            *self.waiting_for_time(&timed) -= 1;
+            self.line(timed.class.queue, timed.class.priority).enqueued += 1;
             self.waiting.push_back(timed.class, timed.run(seq, row));
         }
     }
@@ -208,6 +274,52 @@ impl Lane {
         Ok(())
     }
 
+    fn apply_received(&mut self, row: &Row, received: &Received) -> Result<(), ApplyError> {
+        let Received { seq, class, home } = *received;
+        if seq < ExecutionId::FIRST_FOREIGN_SEQ || self.running.contains_key(&seq) {
+            return Err(self.misfit(row, format!("{seq} can't come through the inbox")));
+        }
+        let enqueued = row.at;
+        let run = Run {
+            first: seq,
+            count: 1,
+            home,
+            enqueued,
+            budgets: Budgets::default(),
+        };
+        self.waiting.push_back(class, run);
+        self.line(class.queue, class.priority).enqueued += 1;
+        self.totals.submitted += 1;
+        Ok(())
+    }
+
+    fn apply_marks(&mut self, row: &Row) -> Result<(), ApplyError> {
+        let delta = &row.delta;
+        if let Some(mark) = &delta.inbox_read {
+            self.inbox_read = mark.clone();
+        }
+        if let Some(hour) = delta.kept_until {
+            if hour < self.kept_until {
+                return Err(self.misfit(row, format!("windows reach to {}", self.kept_until)));
+            }
+            self.kept_until = hour;
+        }
+        if let Some(range) = delta.closing {
+            self.closing.insert(range);
+        }
+        if let Some(range) = delta.let_go {
+            if !self.closing.covers(range) {
+                return Err(self.misfit(row, format!("{range:?} is let go and wasn't closing")));
+            }
+            self.closing.remove(range);
+            self.let_go.insert(range);
+        }
+        if let Some(database) = delta.database {
+            self.database = database;
+        }
+        Ok(())
+    }
+
     fn apply_claimed(&mut self, row: &Row, claimed: &Claimed) -> Result<(), ApplyError> {
         let Claimed {
             class,
@@ -227,6 +339,7 @@ impl Lane {
                 claimed: row.at,
                 budgets: run.budgets,
                 worker: Arc::clone(worker),
+                cancelled: false,
             };
             self.running.insert(seq, running);
         }
@@ -239,6 +352,15 @@ impl Lane {
         self.running
             .remove(&seq)
             .ok_or_else(|| self.misfit(row, format!("{seq} ends and isn't running")))
+    }
+
+    /// The same for one that is not over: somebody who cancelled it was promised that nothing follows.
+    fn take_going_on(&mut self, row: &Row, seq: u64) -> Result<Running, ApplyError> {
+        let running = self.take_running(row, seq)?;
+        match running.cancelled {
+            true => Err(self.misfit(row, format!("{seq} goes on and was cancelled"))),
+            false => Ok(running),
+        }
     }
 
     fn line_of(&mut self, running: &Running) -> &mut LineTotals {
@@ -259,6 +381,23 @@ impl Lane {
 }
 
 impl Timed {
+    /// The same as an entry.
+    pub(super) fn entry(&self, mark: DueMark) -> TimedEntry {
+        let Self {
+            class,
+            home,
+            budgets,
+            wait,
+        } = *self;
+        TimedEntry {
+            mark,
+            class,
+            home,
+            budgets,
+            wait,
+        }
+    }
+
     /// The run that the execution `seq` is once its time has come, by `row`.
     pub(super) fn run(&self, seq: u64, row: &Row) -> Run {
         Run {
@@ -268,14 +407,6 @@ impl Timed {
             enqueued: row.at,
             budgets: self.budgets,
         }
-    }
-}
-
-fn timed(running: &Running, budgets: Budgets) -> Timed {
-    Timed {
-        class: running.class,
-        home: running.home,
-        budgets,
     }
 }
 
@@ -289,16 +420,47 @@ fn again(running: &Running, seq: u64, budgets: Budgets, row: &Row) -> Run {
     }
 }
 
+impl TimedEntry {
+    pub(super) fn split(&self) -> (DueMark, Timed) {
+        let Self {
+            mark,
+            class,
+            home,
+            budgets,
+            wait,
+        } = *self;
+        let timed = Timed {
+            class,
+            home,
+            budgets,
+            wait,
+        };
+        (mark, timed)
+    }
+}
+
+impl DueMark {
+    /// The first place after this one.
+    pub(super) fn after(self) -> Self {
+        Self {
+            seq: self.seq.saturating_add(1),
+            ..self
+        }
+    }
+}
+
 impl Totals {
     /// The totals after `delta`, which follows these.
     #[must_use]
     pub(super) fn after(self, delta: &Delta) -> Self {
         let accepted: u64 = delta.accepted.iter().map(|a| u64::from(a.count)).sum();
         let claimed: u64 = delta.claimed.iter().map(|c| u64::from(c.count)).sum();
+        let over = delta.cancelled.iter().filter(|c| c.is_over()).count();
+        let singly = delta.scheduled.len() + delta.received.len();
         Self {
-            submitted: self.submitted + accepted,
+            submitted: self.submitted + accepted + singly as u64,
             claimed: self.claimed + claimed,
-            finished: self.finished + delta.closed.len() as u64,
+            finished: self.finished + (delta.closed.len() + over) as u64,
         }
     }
 }

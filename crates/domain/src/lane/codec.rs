@@ -1,21 +1,28 @@
-//! A row's bytes: varints behind a version, with a dictionary of the classes and workers that the row
-//! names. Numbers that follow each other are written as differences, so that a batch of hundreds
-//! takes a few bytes an execution.
+//! A row's bytes: its lists in order, behind a version, and a dictionary of the classes and workers that
+//! the row names.
 
 use std::sync::Arc;
 
+use super::bytes::{Dictionary, Reader, Writer, pick};
 use super::{
-    Accepted, Claimed, Class, Closed, Delta, DueMark, Requeued, Retried, RowKind, TimedEntry,
+    Accepted, Cancelled, Claimed, Class, Closed, DatabaseIdentity, Delta, InboxMark, Received,
+    Requeued, Retried, RowKind,
 };
-use crate::{Budgets, FinalState, Hour, Micros, Priority};
+use crate::{Hour, Micros};
 
 /// The version that is written. A rolling upgrade writes the lowest one that a live replica reads.
-const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 1;
 
 /// Bytes that are no delta of a version that this program reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a chain row's bytes can't be read: {0}")]
+#[error("the bytes of a chain row or a snapshot can't be read: {0}")]
 pub struct CodecError(String);
+
+impl CodecError {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
 
 impl RowKind {
     /// The number that is stored.
@@ -58,6 +65,9 @@ impl Delta {
         out.list(&workers.0, |out, worker| out.text(worker));
         out.list(&self.timed, |out, entry| out.timed(entry, &classes));
         out.optional_mark(self.due_read);
+        out.list(&self.cancelled, |out, cancelled| {
+            out.cancelled(cancelled, &classes)
+        });
         out.list(&self.closed, |out, closed| {
             out.step(closed.seq);
             out.unsigned(closed.state as u64);
@@ -71,18 +81,29 @@ impl Delta {
             out.step(requeued.seq);
             out.budgets(requeued.budgets);
         });
+        out.list(&self.scheduled, |out, entry| out.timed(entry, &classes));
         out.optional_mark(self.promoted);
         out.list(&self.accepted, |out, accepted| {
             out.unsigned(classes.place(&accepted.class));
             out.step(accepted.first);
             out.unsigned(u64::from(accepted.count));
         });
+        out.list(&self.received, |out, received| {
+            out.unsigned(classes.place(&received.class));
+            out.step(received.seq);
+            out.signed(i64::from(received.home.0));
+        });
+        out.optional(self.inbox_read.as_ref(), Writer::inbox_mark);
         out.list(&self.claimed, |out, claimed| {
             out.unsigned(classes.place(&claimed.class));
             out.unsigned(workers.place(&&*claimed.worker));
             out.step(claimed.first);
             out.unsigned(u64::from(claimed.count));
         });
+        out.optional(self.kept_until, |out, hour| out.signed(i64::from(hour.0)));
+        out.optional_range(self.closing);
+        out.optional_range(self.let_go);
+        out.optional(self.database, |out, database| out.database(database));
         out.bytes
     }
 
@@ -91,7 +112,7 @@ impl Delta {
     /// # Errors
     /// They are of another version, or damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut input = Reader { bytes, last: 0 };
+        let mut input = Reader::new(bytes);
         let version = input.unsigned()?;
         if version != VERSION {
             return Err(CodecError(format!("version {version} is not {VERSION}")));
@@ -101,271 +122,155 @@ impl Delta {
         let delta = Self {
             timed: input.list(|input| input.timed(&classes))?,
             due_read: input.optional_mark()?,
-            closed: input.list(|input| {
-                Ok(Closed {
-                    seq: input.step()?,
-                    state: input.final_state()?,
-                })
-            })?,
-            retried: input.list(|input| {
-                let (seq, due) = (input.step()?, Micros(input.signed()?));
-                Ok(Retried {
-                    seq,
-                    due,
-                    budgets: input.budgets()?,
-                })
-            })?,
-            requeued: input.list(|input| {
-                Ok(Requeued {
-                    seq: input.step()?,
-                    budgets: input.budgets()?,
-                })
-            })?,
+            cancelled: input.list(|input| input.cancelled(&classes))?,
+            closed: input.list(Reader::closed)?,
+            retried: input.list(Reader::retried)?,
+            requeued: input.list(Reader::requeued)?,
+            scheduled: input.list(|input| input.timed(&classes))?,
             promoted: input.optional_mark()?,
-            accepted: input.list(|input| {
-                let class = *pick(&classes, input.unsigned()?)?;
-                Ok(Accepted {
-                    class,
-                    first: input.step()?,
-                    count: input.small()?,
-                })
-            })?,
-            claimed: input.list(|input| {
-                let class = *pick(&classes, input.unsigned()?)?;
-                let worker: &Arc<str> = pick(&workers, input.unsigned()?)?;
-                let worker = Arc::clone(worker);
-                Ok(Claimed {
-                    class,
-                    worker,
-                    first: input.step()?,
-                    count: input.small()?,
-                })
-            })?,
+            accepted: input.list(|input| input.accepted(&classes))?,
+            received: input.list(|input| input.received(&classes))?,
+            inbox_read: input.optional(Reader::inbox_mark)?,
+            claimed: input.list(|input| input.claimed(&classes, &workers))?,
+            kept_until: input.optional(|input| Ok(Hour(input.number()?)))?,
+            closing: input.optional_range()?,
+            let_go: input.optional_range()?,
+            database: input.optional(Reader::database)?,
         };
-        match input.bytes {
-            [] => Ok(delta),
-            rest => Err(CodecError(format!("{} bytes are left over", rest.len()))),
-        }
+        input.end()?;
+        Ok(delta)
     }
 
     fn classes(&self) -> impl Iterator<Item = Class> {
-        let timed = self.timed.iter().map(|entry| entry.class);
+        let timed = self
+            .timed
+            .iter()
+            .chain(&self.scheduled)
+            .map(|entry| entry.class);
+        let cancelled = self
+            .cancelled
+            .iter()
+            .filter_map(|cancelled| match cancelled {
+                Cancelled::Waiting { class, .. } => Some(*class),
+                Cancelled::Tabled(entry) => Some(entry.class),
+                Cancelled::Timed(_) | Cancelled::Running(_) => None,
+            });
         let accepted = self.accepted.iter().map(|accepted| accepted.class);
+        let received = self.received.iter().map(|received| received.class);
+        let claimed = self.claimed.iter().map(|claimed| claimed.class);
         timed
+            .chain(cancelled)
             .chain(accepted)
-            .chain(self.claimed.iter().map(|claimed| claimed.class))
+            .chain(received)
+            .chain(claimed)
     }
-}
-
-/// The distinct values of a row, sorted; each is written once and named by its place.
-struct Dictionary<T>(Vec<T>);
-
-impl<T: Ord> Dictionary<T> {
-    fn of(values: impl Iterator<Item = T>) -> Self {
-        let mut values: Vec<T> = values.collect();
-        values.sort_unstable();
-        values.dedup();
-        Self(values)
-    }
-
-    fn place(&self, value: &T) -> u64 {
-        self.0.binary_search(value).unwrap_or_default() as u64
-    }
-}
-
-fn pick<T>(values: &[T], place: u64) -> Result<&T, CodecError> {
-    let found = usize::try_from(place)
-        .ok()
-        .and_then(|place| values.get(place));
-    found.ok_or_else(|| CodecError(format!("place {place} of a dictionary of {}", values.len())))
-}
-
-#[derive(Default)]
-struct Writer {
-    bytes: Vec<u8>,
-    last: u64,
 }
 
 impl Writer {
-    fn unsigned(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
-    }
-
-    /// Zigzag: small negative numbers are small too.
-    fn signed(&mut self, value: i64) {
-        self.unsigned(((value << 1) ^ (value >> 63)) as u64);
-    }
-
-    /// An execution's number, as its distance from the one before.
-    fn step(&mut self, seq: u64) {
-        self.signed(seq.wrapping_sub(self.last) as i64);
-        self.last = seq;
-    }
-
-    fn list<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T)) {
-        self.unsigned(items.len() as u64);
-        for item in items {
-            write(self, item);
+    fn cancelled(&mut self, cancelled: &Cancelled, classes: &Dictionary<Class>) {
+        match cancelled {
+            Cancelled::Waiting { seq, class } => {
+                self.unsigned(0);
+                self.step(*seq);
+                self.unsigned(classes.place(class));
+            }
+            Cancelled::Timed(mark) => {
+                self.unsigned(1);
+                self.mark(*mark);
+            }
+            Cancelled::Tabled(entry) => {
+                self.unsigned(2);
+                self.timed(entry, classes);
+            }
+            Cancelled::Running(seq) => {
+                self.unsigned(3);
+                self.step(*seq);
+            }
         }
     }
 
-    fn text(&mut self, text: &str) {
-        self.unsigned(text.len() as u64);
-        self.bytes.extend_from_slice(text.as_bytes());
+    pub(super) fn inbox_mark(&mut self, mark: &InboxMark) {
+        self.text(&mark.done);
+        self.optional(mark.page.as_ref(), |out, (snapshot, last)| {
+            out.text(snapshot);
+            out.signed(*last);
+        });
     }
 
-    fn class(&mut self, class: &Class) {
-        self.signed(i64::from(class.tenant));
-        self.signed(i64::from(class.queue));
-        self.unsigned(class.priority as u64);
-        self.signed(i64::from(class.job_type));
+    pub(super) fn database(&mut self, database: DatabaseIdentity) {
+        self.signed(database.system);
+        self.signed(i64::from(database.timeline));
     }
-
-    fn budgets(&mut self, budgets: Budgets) {
-        self.unsigned(u64::from(budgets.attempts));
-        self.unsigned(u64::from(budgets.lost));
-    }
-
-    fn optional_mark(&mut self, mark: Option<DueMark>) {
-        self.unsigned(u64::from(mark.is_some()));
-        if let Some(mark) = mark {
-            self.signed(mark.due.0);
-            self.unsigned(mark.seq);
-        }
-    }
-
-    fn timed(&mut self, entry: &TimedEntry, classes: &Dictionary<Class>) {
-        self.unsigned(classes.place(&entry.class));
-        self.step(entry.mark.seq);
-        self.signed(entry.mark.due.0);
-        self.signed(i64::from(entry.home.0));
-        self.budgets(entry.budgets);
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    last: u64,
 }
 
 impl Reader<'_> {
-    fn unsigned(&mut self) -> Result<u64, CodecError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self
-                .bytes
-                .split_first()
-                .ok_or_else(|| CodecError("they end too early".into()))?;
-            self.bytes = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
+    fn cancelled(&mut self, classes: &[Class]) -> Result<Cancelled, CodecError> {
+        Ok(match self.unsigned()? {
+            0 => {
+                let (seq, place) = (self.step()?, self.unsigned()?);
+                let class = *pick(classes, place)?;
+                Cancelled::Waiting { seq, class }
             }
-        }
-        Err(CodecError("a number is too long".into()))
-    }
-
-    fn signed(&mut self) -> Result<i64, CodecError> {
-        let value = self.unsigned()?;
-        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
-    }
-
-    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, CodecError> {
-        let value = self.signed()?;
-        T::try_from(value).map_err(|_| CodecError(format!("{value} is out of range")))
-    }
-
-    fn small<T: TryFrom<u64>>(&mut self) -> Result<T, CodecError> {
-        let value = self.unsigned()?;
-        T::try_from(value).map_err(|_| CodecError(format!("{value} is out of range")))
-    }
-
-    fn step(&mut self) -> Result<u64, CodecError> {
-        self.last = self.last.wrapping_add(self.signed()? as u64);
-        Ok(self.last)
-    }
-
-    fn list<T>(
-        &mut self,
-        mut read: impl FnMut(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<Vec<T>, CodecError> {
-        let count = self.unsigned()?;
-        // Each item takes a byte at least: a damaged count can't ask for all the memory.
-        if count > self.bytes.len() as u64 {
-            return Err(CodecError(format!(
-                "{count} items in {} bytes",
-                self.bytes.len()
-            )));
-        }
-        (0..count).map(|_| read(self)).collect()
-    }
-
-    fn text(&mut self) -> Result<Arc<str>, CodecError> {
-        let length: usize = self.small()?;
-        let (text, rest) = self
-            .bytes
-            .split_at_checked(length)
-            .ok_or_else(|| CodecError("a text ends too early".into()))?;
-        self.bytes = rest;
-        let text =
-            std::str::from_utf8(text).map_err(|_| CodecError("a text is no UTF-8".into()))?;
-        Ok(Arc::from(text))
-    }
-
-    fn class(&mut self) -> Result<Class, CodecError> {
-        let (tenant, queue) = (self.number()?, self.number()?);
-        let priority = self.unsigned()?;
-        let priority = i32::try_from(priority)
-            .ok()
-            .and_then(Priority::from_number)
-            .ok_or_else(|| CodecError(format!("priority {priority} is unknown")))?;
-        Ok(Class {
-            tenant,
-            queue,
-            priority,
-            job_type: self.number()?,
+            1 => Cancelled::Timed(self.mark()?),
+            2 => Cancelled::Tabled(self.timed(classes)?),
+            3 => Cancelled::Running(self.step()?),
+            kind => return Err(CodecError(format!("cancellation {kind} is unknown"))),
         })
     }
 
-    fn budgets(&mut self) -> Result<Budgets, CodecError> {
-        Ok(Budgets {
-            attempts: self.small()?,
-            lost: self.small()?,
-        })
+    fn closed(&mut self) -> Result<Closed, CodecError> {
+        let (seq, state) = (self.step()?, self.final_state()?);
+        Ok(Closed { seq, state })
     }
 
-    fn final_state(&mut self) -> Result<FinalState, CodecError> {
-        let number = self.unsigned()?;
-        FinalState::from_number(number)
-            .ok_or_else(|| CodecError(format!("final state {number} is unknown")))
+    fn retried(&mut self) -> Result<Retried, CodecError> {
+        let (seq, due) = (self.step()?, Micros(self.signed()?));
+        let budgets = self.budgets()?;
+        Ok(Retried { seq, due, budgets })
     }
 
-    fn optional_mark(&mut self) -> Result<Option<DueMark>, CodecError> {
-        if self.unsigned()? == 0 {
-            return Ok(None);
-        }
-        Ok(Some(DueMark {
-            due: Micros(self.signed()?),
-            seq: self.unsigned()?,
-        }))
+    fn requeued(&mut self) -> Result<Requeued, CodecError> {
+        let (seq, budgets) = (self.step()?, self.budgets()?);
+        Ok(Requeued { seq, budgets })
     }
 
-    fn timed(&mut self, classes: &[Class]) -> Result<TimedEntry, CodecError> {
+    fn accepted(&mut self, classes: &[Class]) -> Result<Accepted, CodecError> {
         let class = *pick(classes, self.unsigned()?)?;
-        let seq = self.step()?;
-        let mark = DueMark {
-            due: Micros(self.signed()?),
-            seq,
-        };
-        Ok(TimedEntry {
-            mark,
+        let (first, count) = (self.step()?, self.small()?);
+        Ok(Accepted {
             class,
-            home: Hour(self.number()?),
-            budgets: self.budgets()?,
+            first,
+            count,
         })
+    }
+
+    fn received(&mut self, classes: &[Class]) -> Result<Received, CodecError> {
+        let class = *pick(classes, self.unsigned()?)?;
+        let (seq, home) = (self.step()?, Hour(self.number()?));
+        Ok(Received { seq, class, home })
+    }
+
+    fn claimed(&mut self, classes: &[Class], workers: &[Arc<str>]) -> Result<Claimed, CodecError> {
+        let class = *pick(classes, self.unsigned()?)?;
+        let worker = Arc::clone(pick(workers, self.unsigned()?)?);
+        let (first, count) = (self.step()?, self.small()?);
+        Ok(Claimed {
+            class,
+            worker,
+            first,
+            count,
+        })
+    }
+
+    pub(super) fn inbox_mark(&mut self) -> Result<InboxMark, CodecError> {
+        Ok(InboxMark {
+            done: self.text()?.to_string(),
+            page: self.optional(|input| Ok((input.text()?.to_string(), input.signed()?)))?,
+        })
+    }
+
+    pub(super) fn database(&mut self) -> Result<DatabaseIdentity, CodecError> {
+        let (system, timeline) = (self.signed()?, self.number()?);
+        Ok(DatabaseIdentity { system, timeline })
     }
 }

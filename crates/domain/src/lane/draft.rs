@@ -3,24 +3,28 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::waiting::remove_from;
 use super::{
-    Accepted, Claimed, Class, Closed, Delta, DueMark, Lane, Requeued, Retried, Row, RowKind, Run,
-    Running, Timed, TimedEntry,
+    Accepted, Cancelled, Claimed, Class, Closed, Delta, DueMark, InboxMark, Lane, Received,
+    Requeued, Retried, Row, RowKind, Run, Running, Timed, TimedEntry, Wait,
 };
-use crate::{Budgets, Decision, Micros, Verdict};
+use crate::{Budgets, Decision, Hour, HourRange, Micros, Verdict};
 
 /// The next row of a lane while it is planned: it reads the lane and changes nothing.
 ///
-/// Its steps go in the order of [`Delta`]'s fields: what was read from the `due` table first, then the
-/// endings, promotion, acceptance, and the claims last; [`Draft::peek`] shows the lines as the claims
-/// will find them.
+/// Its steps go in the order of [`Delta`]'s fields: what was read from the `due` table first, then
+/// cancellations, the endings, what was submitted for later, promotion, acceptance, and the claims last;
+/// [`Draft::peek`] shows the lines as the claims will find them.
 #[derive(Debug)]
 pub struct Draft<'a> {
     lane: &'a Lane,
     at: Micros,
     next_seq: u64,
     delta: Delta,
+    /// Running before, and ended by this draft.
     ended: FxHashSet<u64>,
+    /// Cancelled by this draft.
+    cancelled: FxHashSet<u64>,
     lines: FxHashMap<Class, Line>,
 }
 
@@ -29,12 +33,30 @@ pub struct Draft<'a> {
 struct Line {
     /// Taken back, before everything else.
     front: VecDeque<Run>,
-    /// How many of the lane's own runs are claimed whole.
-    runs_taken: usize,
-    /// How many of the run after those are claimed.
-    run_taken: u32,
+    /// What the lane has of it.
+    own: Own,
     /// Promoted or accepted, after everything else.
     back: VecDeque<Run>,
+}
+
+/// The runs that the lane has of a line, less what the draft took.
+#[derive(Debug)]
+enum Own {
+    /// They are as they were, but for the claims at their head.
+    Claimed {
+        /// How many runs are claimed whole.
+        runs: usize,
+        /// How many of the run after those are claimed.
+        of_run: u32,
+    },
+    /// Some were cancelled: what is left of them.
+    Left(VecDeque<Run>),
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self::Claimed { runs: 0, of_run: 0 }
+    }
 }
 
 /// What an attempt's end makes of its execution, as the row will say it.
@@ -53,6 +75,11 @@ pub enum Ending {
     Requeued,
 }
 
+/// There is nothing of that number to be cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no open execution has this number")]
+pub struct NotFound;
+
 /// The result's fence isn't the running one's: somebody else has the right, or it is over already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the fence is not that of a running attempt")]
@@ -66,6 +93,7 @@ impl<'a> Draft<'a> {
             next_seq: lane.next_seq,
             delta: Delta::default(),
             ended: FxHashSet::default(),
+            cancelled: FxHashSet::default(),
             lines: FxHashMap::default(),
         }
     }
@@ -113,6 +141,127 @@ impl<'a> Draft<'a> {
         };
         self.delta_line(class).back.push_back(run);
         first
+    }
+
+    /// Accepts an execution that came through the inbox, with the number that the database gave it.
+    pub fn receive(&mut self, received: Received) {
+        let Received { seq, class, home } = received;
+        let run = Run {
+            first: seq,
+            count: 1,
+            home,
+            enqueued: self.at,
+            budgets: Budgets::default(),
+        };
+        self.delta_line(class).back.push_back(run);
+        self.delta.received.push(received);
+    }
+
+    /// Notes how far the inbox is read.
+    pub fn read_inbox(&mut self, mark: InboxMark) {
+        self.delta.inbox_read = Some(mark);
+    }
+
+    /// Accepts an execution that is due at a later time; gives its number.
+    pub fn schedule(&mut self, class: Class, due: Micros) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.schedule_numbered(class, DueMark { due, seq });
+        seq
+    }
+
+    /// Accepts an execution that is due at a later time and has a number.
+    pub fn schedule_numbered(&mut self, class: Class, mark: DueMark) {
+        self.delta.scheduled.push(TimedEntry {
+            mark,
+            class,
+            home: mark.due.hour(),
+            budgets: Budgets::default(),
+            wait: Wait::Scheduled,
+        });
+    }
+
+    /// Whether an entry must be written to the `due` table: it lies beyond what has been read of it.
+    #[must_use]
+    pub fn is_beyond(&self, mark: DueMark) -> bool {
+        mark > self.due_read()
+    }
+
+    /// Cancels an execution that waits in a line, for a time, or runs. `entry` tells what the rows know
+    /// of it: its line, and its time if it waits for one. Says whether it is over by that; if not, it
+    /// runs.
+    ///
+    /// # Errors
+    /// [`NotFound`]: it does none of these, or ended earlier in this draft.
+    pub fn cancel(&mut self, entry: TimedEntry) -> Result<bool, NotFound> {
+        let (mark, class) = (entry.mark, entry.class);
+        let seq = mark.seq;
+        if self.cancelled.contains(&seq) || self.ended.contains(&seq) {
+            return Err(NotFound);
+        }
+        let cancelled = if self.lane.running.contains_key(&seq) {
+            Cancelled::Running(seq)
+        } else if self.remove_waiting(class, seq) {
+            Cancelled::Waiting { seq, class }
+        } else if self.lane.timers.contains_key(&mark) || self.is_read_now(mark) {
+            Cancelled::Timed(mark)
+        } else if self.is_beyond(mark) && !self.lane.skipped.contains(&mark) {
+            Cancelled::Tabled(entry)
+        } else {
+            return Err(NotFound);
+        };
+        self.cancelled.insert(seq);
+        self.delta.cancelled.push(cancelled);
+        Ok(cancelled.is_over())
+    }
+
+    /// Whether somebody cancelled a running execution, earlier or in this draft.
+    #[must_use]
+    pub fn is_cancelled(&self, seq: u64) -> bool {
+        let running = self.lane.running.get(&seq);
+        running.is_some_and(|running| running.cancelled) || self.cancelled.contains(&seq)
+    }
+
+    fn is_read_now(&self, mark: DueMark) -> bool {
+        self.delta.timed.iter().any(|entry| entry.mark == mark)
+    }
+
+    /// Takes an execution out of its line. Not to be called once something was claimed.
+    fn remove_waiting(&mut self, class: Class, seq: u64) -> bool {
+        let Some(runs) = self.lane.waiting.line(class) else {
+            return false;
+        };
+        let line = self.lines.entry(class).or_default();
+        let mut left = match &line.own {
+            Own::Left(left) => left.clone(),
+            Own::Claimed { .. } => runs.clone(),
+        };
+        let found = remove_from(&mut left, seq).is_some();
+        if found {
+            line.own = Own::Left(left);
+        }
+        found
+    }
+
+    /// What is due before this hour has its rows in windows.
+    #[must_use]
+    pub fn kept_until(&self) -> Hour {
+        self.delta.kept_until.unwrap_or(self.lane.kept_until)
+    }
+
+    /// What is due before `hour` has its rows in windows from here on.
+    pub fn keep_until(&mut self, hour: Hour) {
+        self.delta.kept_until = Some(hour);
+    }
+
+    /// From here on what is written of these homes is kept apart.
+    pub fn close(&mut self, window: HourRange) {
+        self.delta.closing = Some(window);
+    }
+
+    /// Nothing in the window of these homes is needed any more.
+    pub fn let_go(&mut self, window: HourRange) {
+        self.delta.let_go = Some(window);
     }
 
     /// The running attempt that a result with `fence` may end.
@@ -167,6 +316,8 @@ impl<'a> Draft<'a> {
     /// Takes in due entries that were read from the table: all there are after the lane's own mark and
     /// up to `mark`.
     pub fn read_due(&mut self, mark: DueMark, entries: impl IntoIterator<Item = TimedEntry>) {
+        let over = |entry: &TimedEntry| self.lane.skipped.contains(&entry.mark);
+        let entries = entries.into_iter().filter(|entry| !over(entry));
         self.delta.timed.extend(entries);
         self.delta.due_read = Some(mark);
     }
@@ -201,7 +352,7 @@ impl<'a> Draft<'a> {
         counts
     }
 
-    /// What is timed up to `now`, in order: known before, read now, or retried by this draft.
+    /// What is timed up to `now`, in order: known before, read now, or retried or submitted by this draft.
     fn ripe(&self, now: DueMark) -> Vec<(DueMark, Timed)> {
         let known = self
             .lane
@@ -214,8 +365,18 @@ impl<'a> Draft<'a> {
             .retried
             .iter()
             .filter_map(|retried| self.timer_of(retried));
-        let new = read.chain(retried).filter(|(mark, _)| *mark <= now);
-        let mut ripe: Vec<_> = known.chain(new).collect();
+        let scheduled = self.delta.scheduled.iter().map(TimedEntry::split);
+        let scheduled = scheduled.filter(|(mark, _)| *mark <= self.due_read());
+        let new = read
+            .chain(retried)
+            .chain(scheduled)
+            .filter(|(mark, _)| *mark <= now);
+        let over = |mark: &DueMark| self.delta.cancelled.contains(&Cancelled::Timed(*mark));
+        let none_over = self.cancelled.is_empty();
+        let ripe = known
+            .chain(new)
+            .filter(|(mark, _)| none_over || !over(mark));
+        let mut ripe: Vec<_> = ripe.collect();
         ripe.sort_by_key(|(mark, _)| *mark);
         ripe
     }
@@ -238,16 +399,21 @@ impl<'a> Draft<'a> {
         if let Some(run) = line.and_then(|line| line.front.front()) {
             return Some(*run);
         }
-        let (runs_taken, run_taken) = line.map_or((0, 0), |line| (line.runs_taken, line.run_taken));
-        if let Some(run) = self
-            .lane
-            .waiting
-            .line(class)
-            .and_then(|runs| runs.get(runs_taken))
-        {
-            return Some(rest(*run, run_taken));
+        let own = match line.map(|line| &line.own) {
+            Some(Own::Left(left)) => left.front().copied(),
+            Some(Own::Claimed { runs, of_run }) => self.of_lane(class, *runs, *of_run),
+            None => self.of_lane(class, 0, 0),
+        };
+        if own.is_some() {
+            return own;
         }
         line.and_then(|line| line.back.front()).copied()
+    }
+
+    /// The run of a line that comes after `runs` of the lane's, less its first `of_run`.
+    fn of_lane(&self, class: Class, runs: usize, of_run: u32) -> Option<Run> {
+        let run = self.lane.waiting.line(class)?.get(runs)?;
+        Some(rest(*run, of_run))
     }
 
     /// Claims up to `count` executions of the run at the head of a line for a worker; gives what is
@@ -305,6 +471,7 @@ impl<'a> Draft<'a> {
             class: running.class,
             home: running.home,
             budgets: retried.budgets,
+            wait: Wait::Retrying,
         };
         (mark <= self.due_read()).then_some((mark, timed))
     }
@@ -318,22 +485,22 @@ impl Line {
     /// Takes `taken` off the head, whose run has `head_count` left.
     fn take(&mut self, taken: &Run, head_count: u32, lane_runs: usize) {
         let whole = taken.count == head_count;
-        let own = if !self.front.is_empty() {
+        let of = if !self.front.is_empty() {
             &mut self.front
-        } else if self.runs_taken < lane_runs {
-            self.runs_taken += usize::from(whole);
-            self.run_taken = if whole {
-                0
-            } else {
-                self.run_taken + taken.count
-            };
-            return;
         } else {
-            &mut self.back
+            match &mut self.own {
+                Own::Claimed { runs, of_run } if *runs < lane_runs => {
+                    *runs += usize::from(whole);
+                    *of_run = if whole { 0 } else { *of_run + taken.count };
+                    return;
+                }
+                Own::Left(left) if !left.is_empty() => left,
+                _ => &mut self.back,
+            }
         };
         if whole {
-            own.pop_front();
-        } else if let Some(run) = own.front_mut() {
+            of.pop_front();
+        } else if let Some(run) = of.front_mut() {
             *run = rest(*run, taken.count);
         }
     }
@@ -345,24 +512,5 @@ fn rest(run: Run, taken: u32) -> Run {
         first: run.first + u64::from(taken),
         count: run.count - taken,
         ..run
-    }
-}
-
-impl TimedEntry {
-    fn split(&self) -> (DueMark, Timed) {
-        let Self {
-            mark,
-            class,
-            home,
-            budgets,
-        } = *self;
-        (
-            mark,
-            Timed {
-                class,
-                home,
-                budgets,
-            },
-        )
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{AttemptResult, Backoff, FinalState, RetryPolicy, decide};
+use crate::{AttemptResult, Backoff, ExecutionId, FinalState, RetryPolicy, decide};
 
 /// What PostgreSQL holds: the chain under its primary key, and the `due` entries.
 #[derive(Default)]
@@ -75,6 +75,17 @@ enum Step {
         permanent: bool,
         stale: bool,
     },
+    Schedule {
+        line: u8,
+        seconds: u16,
+    },
+    Receive {
+        line: u8,
+        seconds: u16,
+    },
+    Cancel {
+        nth: u8,
+    },
     Wait {
         seconds: u16,
     },
@@ -93,8 +104,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0u8..6, 1u8..9, 0u8..6).prop_map(|(line, count, claim)| Step::Submit { line, count, claim }),
         3 => (1u8..9).prop_map(|slots| Step::Claim { slots }),
-        6 => (any::<u8>(), 0u8..6, any::<bool>(), prop::bool::weighted(0.1))
+        6 => (any::<u8>(), 0u8..7, any::<bool>(), prop::bool::weighted(0.1))
             .prop_map(|(nth, result, permanent, stale)| Step::End { nth, result, permanent, stale }),
+        2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Schedule { line, seconds }),
+        2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Receive { line, seconds }),
+        3 => any::<u8>().prop_map(|nth| Step::Cancel { nth }),
         2 => (0u16..400).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::TakeOver),
     ]
@@ -127,6 +141,8 @@ struct World {
     finished: HashMap<u64, FinalState>,
     fences: HashSet<(u64, u64)>,
     numbers: HashSet<u64>,
+    /// What the database numbered last.
+    foreign: u64,
 }
 
 impl World {
@@ -152,6 +168,7 @@ impl World {
             finished,
             fences,
             numbers,
+            foreign: ExecutionId::FIRST_FOREIGN_SEQ,
         }
     }
 
@@ -174,7 +191,12 @@ impl World {
 
     fn take_over(&mut self, fate: Fate) {
         let mut lane = self.table.replay();
-        let rows = lane.take_over(lane.epoch() + 1, self.now, self.batch);
+        let timeline = i32::try_from(self.batch / 7).unwrap_or(0);
+        let database = DatabaseIdentity {
+            system: 9,
+            timeline,
+        };
+        let rows = lane.take_over(lane.epoch() + 1, database, self.now, self.batch);
         if fate == Fate::Aborts {
             return;
         }
@@ -217,11 +239,15 @@ impl World {
         }
     }
 
-    fn plan(&self, owner: usize, step: &Step) -> (Option<Row>, Vec<TimedEntry>) {
+    fn plan(&mut self, owner: usize, step: &Step) -> (Option<Row>, Vec<TimedEntry>) {
+        self.foreign += 1;
         let lane = &self.owners[owner];
         let mut draft = lane.draft(self.now);
         let mut due = Vec::new();
         self.read_ahead(&mut draft);
+        if let Step::Cancel { nth } = step {
+            self.plan_cancel(&mut draft, usize::from(*nth));
+        }
         if let Step::End {
             nth,
             result,
@@ -230,6 +256,10 @@ impl World {
         } = step
         {
             self.plan_end(&mut draft, &mut due, (*nth, *result, *permanent, *stale));
+        }
+        if let Step::Schedule { line, seconds } | Step::Receive { line, seconds } = step {
+            let own = matches!(step, Step::Schedule { .. });
+            self.plan_later(&mut draft, &mut due, (own, *line, *seconds));
         }
         draft.promote();
         let slots = match step {
@@ -261,6 +291,85 @@ impl World {
         draft.read_due(until, self.table.due.range(range).map(|(_, entry)| *entry));
     }
 
+    /// Every second one that comes through the inbox is due at once.
+    fn plan_later(
+        &self,
+        draft: &mut Draft<'_>,
+        due: &mut Vec<TimedEntry>,
+        (own, line, seconds): (bool, u8, u16),
+    ) {
+        let class = class(line);
+        let at = self
+            .now
+            .plus(std::time::Duration::from_secs(u64::from(seconds)));
+        let home = at.hour();
+        let seq = match own {
+            true => draft.schedule(class, at),
+            false if seconds % 2 == 0 => {
+                let seq = self.foreign;
+                return draft.receive(Received { seq, class, home });
+            }
+            false => {
+                let mark = DueMark {
+                    due: at,
+                    seq: self.foreign,
+                };
+                draft.schedule_numbered(class, mark);
+                self.foreign
+            }
+        };
+        let mark = DueMark { due: at, seq };
+        if draft.is_beyond(mark) {
+            let (budgets, wait) = (Budgets::default(), Wait::Scheduled);
+            due.push(TimedEntry {
+                mark,
+                class,
+                home,
+                budgets,
+                wait,
+            });
+        }
+    }
+
+    fn plan_cancel(&self, draft: &mut Draft<'_>, nth: usize) {
+        let lane = draft.lane();
+        let mut open: Vec<TimedEntry> = lane.timers().iter().map(|(m, t)| t.entry(*m)).collect();
+        open.extend(
+            self.table
+                .due
+                .values()
+                .filter(|entry| entry.mark > lane.due_read()),
+        );
+        let at = |seq, class| TimedEntry {
+            mark: DueMark { due: self.now, seq },
+            class,
+            home: self.now.hour(),
+            budgets: Budgets::default(),
+            wait: Wait::Scheduled,
+        };
+        for (class, runs) in lane.waiting().lines() {
+            for run in runs {
+                open.extend((run.first..run.first + u64::from(run.count)).map(|s| at(s, class)));
+            }
+        }
+        open.extend(
+            lane.running()
+                .iter()
+                .map(|(seq, running)| at(*seq, running.class)),
+        );
+        open.sort_unstable_by_key(|entry| entry.mark);
+        let Some(entry) = open.get(nth % open.len().max(1)) else {
+            return;
+        };
+        let over = lane.skipped.contains(&entry.mark);
+        assert_eq!(
+            draft.cancel(*entry).is_err(),
+            over,
+            "what is open can be cancelled, once"
+        );
+        assert_eq!(draft.cancel(*entry), Err(NotFound));
+    }
+
     fn plan_end(
         &self,
         draft: &mut Draft<'_>,
@@ -287,9 +396,12 @@ impl World {
             max_attempts: 4,
             backoff,
         };
-        let result = AttemptResult::ALL[usize::from(result)];
+        let result = AttemptResult::ALL[usize::from(result) % AttemptResult::ALL.len()];
         let draw = f64::from(nth) / 256.0;
-        let decision = decide(result, permanent, running.budgets, &policy, draw);
+        let mut decision = decide(result, permanent, running.budgets, &policy, draw);
+        if draft.is_cancelled(seq) {
+            decision = decision.after_cancel();
+        }
         let ending = draft.end(seq, running.fence, &decision).expect("it runs");
         assert_eq!(
             draft.end(seq, running.fence, &decision),
@@ -303,11 +415,13 @@ impl World {
         {
             let mark = DueMark { due: at, seq };
             let (class, home, budgets) = (running.class, running.home, decision.budgets);
+            let wait = Wait::Retrying;
             due.push(TimedEntry {
                 mark,
                 class,
                 home,
                 budgets,
+                wait,
             });
         }
     }
@@ -319,6 +433,25 @@ impl World {
                 assert!(self.numbers.insert(seq), "number {seq} is given twice");
                 self.accepted.insert(seq);
             }
+        }
+        let later = row.delta.scheduled.iter().map(|entry| entry.mark.seq);
+        for seq in later.chain(row.delta.received.iter().map(|received| received.seq)) {
+            assert!(self.numbers.insert(seq), "number {seq} is given twice");
+            self.accepted.insert(seq);
+        }
+        for cancelled in row
+            .delta
+            .cancelled
+            .iter()
+            .filter(|cancelled| cancelled.is_over())
+        {
+            let seq = match cancelled {
+                Cancelled::Waiting { seq, .. } | Cancelled::Running(seq) => *seq,
+                Cancelled::Timed(mark) => mark.seq,
+                Cancelled::Tabled(entry) => entry.mark.seq,
+            };
+            let before = self.finished.insert(seq, FinalState::Cancelled);
+            assert_eq!(before, None, "{seq} finishes twice");
         }
         for claimed in &row.delta.claimed {
             for seq in claimed.first..claimed.first + u64::from(claimed.count) {
@@ -341,6 +474,8 @@ impl World {
             self.owners.last().expect("an owner"),
             "replay = memory"
         );
+        let again = Lane::from_snapshot(lane.id(), &lane.to_snapshot()).expect("its own bytes");
+        assert_eq!(again, lane, "a snapshot is the whole of it");
         self.check_nothing_is_lost(&lane);
         for (queue, priority, line) in lane.lines() {
             let mine = |class: &Class| (class.queue, class.priority) == (queue, priority);
@@ -354,8 +489,8 @@ impl World {
                 .count() as u64;
             assert_eq!(
                 line.enqueued,
-                line.dequeued + depth,
-                "enqueued = dequeued + depth"
+                line.dequeued + line.removed + depth,
+                "enqueued = dequeued + removed + depth"
             );
             assert_eq!(line.dequeued, line.acknowledged + line.rejected + inflight);
         }
@@ -372,7 +507,7 @@ impl World {
             .table
             .due
             .keys()
-            .filter(|mark| **mark > lane.due_read());
+            .filter(|mark| **mark > lane.due_read() && !lane.skipped.contains(mark));
         places.extend(beyond.map(|mark| mark.seq));
         places.sort_unstable();
         let mut accepted: Vec<u64> = self.accepted.iter().copied().collect();
@@ -419,6 +554,7 @@ proptest! {
         let mut versioned = vec![1];
         versioned.extend(bytes);
         let _ = Delta::decode(&versioned);
+        let _ = Lane::from_snapshot(LaneId(0), &versioned);
     }
 }
 

@@ -5,28 +5,31 @@
 //! an aborted batch leaves no trace in memory, and replaying the chain gives the same memory.
 
 mod apply;
+mod bytes;
 mod codec;
 mod draft;
 mod round;
 mod row;
+mod snapshot;
 mod waiting;
 
 #[cfg(test)]
 mod histories;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::{Budgets, Hour, LaneId, Micros, Priority};
+use crate::{Budgets, Hour, HourRange, HourSet, LaneId, Micros, Priority};
 
 pub use apply::ApplyError;
 pub use codec::CodecError;
-pub use draft::{Draft, Ending, Stale};
+pub use draft::{Draft, Ending, NotFound, Stale};
 pub use round::Round;
 pub use row::{
-    Accepted, Claimed, Closed, Delta, Link, Requeued, Retried, Row, RowKind, TimedEntry,
+    Accepted, Cancelled, Claimed, Closed, DatabaseIdentity, Delta, InboxMark, Link, Received,
+    Requeued, Retried, Row, RowKind, TimedEntry, Wait,
 };
 pub use waiting::{Run, WaitingSet};
 
@@ -61,6 +64,8 @@ pub struct Timed {
     pub home: Hour,
     /// What it has used up.
     pub budgets: Budgets,
+    /// What it waits for.
+    pub wait: Wait,
 }
 
 /// An execution that is claimed and whose outcome is not recorded.
@@ -80,10 +85,12 @@ pub struct Running {
     pub budgets: Budgets,
     /// The worker it was claimed for.
     pub worker: Arc<str>,
+    /// Somebody cancelled it: nothing follows this attempt.
+    pub cancelled: bool,
 }
 
-/// Running totals of one queue and priority since the lane began. Always: enqueued = dequeued + depth,
-/// and dequeued = acknowledged + rejected + inflight.
+/// Running totals of one queue and priority since the lane began. Always: enqueued = dequeued + removed
+/// + depth, and dequeued = acknowledged + rejected + inflight.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct LineTotals {
     /// Entered the line: submitted, due again, taken back.
@@ -94,8 +101,12 @@ pub struct LineTotals {
     pub acknowledged: u64,
     /// Came back as anything else.
     pub rejected: u64,
+    /// Left the line unclaimed: cancelled.
+    pub removed: u64,
     /// Ended as dead letters.
     pub dead_lettered: u64,
+    /// Wait for their own time now.
+    pub scheduled: u64,
     /// Wait for their next attempt's time now.
     pub retrying: u64,
 }
@@ -125,6 +136,13 @@ pub struct Lane {
     running: FxHashMap<u64, Running>,
     timers: BTreeMap<DueMark, Timed>,
     due_read: DueMark,
+    /// Entries of the `due` table that are over before they are read.
+    skipped: BTreeSet<DueMark>,
+    inbox_read: InboxMark,
+    kept_until: Hour,
+    closing: HourSet,
+    let_go: HourSet,
+    database: DatabaseIdentity,
 }
 
 impl Lane {
@@ -183,6 +201,67 @@ impl Lane {
         self.due_read
     }
 
+    /// How far the lane's inbox has been read.
+    #[must_use]
+    pub fn inbox_read(&self) -> &InboxMark {
+        &self.inbox_read
+    }
+
+    /// What is due before this hour has its rows in windows; what is due later is kept apart.
+    #[must_use]
+    pub fn kept_until(&self) -> Hour {
+        self.kept_until
+    }
+
+    /// Whether what is written of a home is kept apart, its window being on its way out.
+    #[must_use]
+    pub fn is_closing(&self, home: Hour) -> bool {
+        self.closing.contains(home) || self.let_go.contains(home)
+    }
+
+    /// The homes whose windows are on their way out.
+    #[must_use]
+    pub fn closing(&self) -> &HourSet {
+        &self.closing
+    }
+
+    /// The homes of whose windows nothing is needed any more.
+    #[must_use]
+    pub fn let_go(&self) -> &HourSet {
+        &self.let_go
+    }
+
+    /// The database that its rows were written to.
+    #[must_use]
+    pub fn database(&self) -> DatabaseIdentity {
+        self.database
+    }
+
+    /// The open executions whose home is one of a window's hours, as far as memory knows them; the
+    /// others wait in the `due` table.
+    #[must_use]
+    pub fn open_within(&self, window: HourRange) -> Vec<u64> {
+        let waiting = self.waiting.lines().flat_map(|(_, runs)| runs);
+        let waiting = waiting.filter(|run| window.contains(run.home));
+        let mut open: Vec<u64> = waiting
+            .flat_map(|run| run.first..run.first + u64::from(run.count))
+            .collect();
+        let running = self.running.iter();
+        open.extend(
+            running
+                .filter(|(_, r)| window.contains(r.home))
+                .map(|(seq, _)| *seq),
+        );
+        let timers = self.timers.iter();
+        open.extend(
+            timers
+                .filter(|(_, t)| window.contains(t.home))
+                .map(|(mark, _)| mark.seq),
+        );
+        open.sort_unstable();
+        open
+    }
+
     /// Begins to plan the next row, at the database's time `at`.
     #[must_use]
     pub fn draft(&self, at: Micros) -> Draft<'_> {
@@ -191,9 +270,15 @@ impl Lane {
 
     /// The two rows by which a new owner takes the lane over: the first is in the old owner's way, the
     /// second lies so far ahead that no fence and no number comes again even if the database lost its
-    /// last rows.
+    /// last rows. The second says which database it was written to.
     #[must_use]
-    pub fn take_over(&self, epoch: i64, at: Micros, batch: u128) -> [Row; 2] {
+    pub fn take_over(
+        &self,
+        epoch: i64,
+        database: DatabaseIdentity,
+        at: Micros,
+        batch: u128,
+    ) -> [Row; 2] {
         const FENCE_JUMP: u64 = 1 << 20;
         const SEQ_JUMP: u64 = 1 << 24;
         let jump = self.link.next(batch);
@@ -218,6 +303,10 @@ impl Lane {
             previous: jump,
             kind: RowKind::TakeOver,
             next_seq: self.next_seq + SEQ_JUMP,
+            delta: Delta {
+                database: (database != self.database).then_some(database),
+                ..Delta::default()
+            },
             ..blank.clone()
         };
         [blank, arrival]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::{Class, DueMark, Totals};
-use crate::{Budgets, FinalState, Hour, LaneId, Micros};
+use crate::{Budgets, FinalState, Hour, HourRange, LaneId, Micros};
 
 /// A row's place in its chain: its number, and the random batch id it was written with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -50,7 +50,28 @@ pub struct Accepted {
     pub count: u32,
 }
 
-/// A due entry that was read from its table.
+/// What an execution waits for that waits for a time. The numbers are stored: never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Its own: it was submitted for later.
+    Scheduled = 1,
+    /// Its next attempt's.
+    Retrying = 2,
+}
+
+impl Wait {
+    /// The wait of a stored number.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        match number {
+            1 => Some(Self::Scheduled),
+            2 => Some(Self::Retrying),
+            _ => None,
+        }
+    }
+}
+
+/// An execution that waits for its time: an entry of the `due` table, or on its way there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimedEntry {
     /// Its time and number.
@@ -61,6 +82,66 @@ pub struct TimedEntry {
     pub home: Hour,
     /// What it has used up.
     pub budgets: Budgets,
+    /// What it waits for.
+    pub wait: Wait,
+}
+
+/// An execution that somebody cancelled, and where it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cancelled {
+    /// It waited in its line, and is over.
+    Waiting {
+        /// Its number.
+        seq: u64,
+        /// Its line.
+        class: Class,
+    },
+    /// It waited for a time that has been read, and is over.
+    Timed(DueMark),
+    /// It waits for a time beyond what has been read, and is over: its entry will be skipped.
+    Tabled(TimedEntry),
+    /// It runs: its worker is told to stop, and nothing follows this attempt.
+    Running(u64),
+}
+
+impl Cancelled {
+    /// Whether it is over by that.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !matches!(self, Self::Running(_))
+    }
+}
+
+/// An execution that came through the inbox and waits in its line from here on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// Its number, given by the database.
+    pub seq: u64,
+    /// The line it waits in.
+    pub class: Class,
+    /// The hour of its home window.
+    pub home: Hour,
+}
+
+/// How far a lane's inbox has been read. The texts are PostgreSQL's own (`pg_snapshot`), since order of
+/// commit isn't order of insertion; here they mean nothing but themselves.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct InboxMark {
+    /// Everything that this snapshot sees has been read; empty: nothing.
+    pub done: String,
+    /// What another snapshot sees beyond is being read, page by page: that snapshot, and the last entry
+    /// that was read.
+    pub page: Option<(String, i64)>,
+}
+
+/// Which database the chain's rows were written to: another one, or another timeline of it, may lack the
+/// last of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct DatabaseIdentity {
+    /// PostgreSQL's `system_identifier`.
+    pub system: i64,
+    /// The timeline that it writes.
+    pub timeline: i32,
 }
 
 /// Executions of one class that were claimed for one worker, numbered in order.
@@ -112,21 +193,47 @@ pub struct Delta {
     pub timed: Vec<TimedEntry>,
     /// How far the `due` table is read now.
     pub due_read: Option<DueMark>,
+    /// Cancelled.
+    pub cancelled: Vec<Cancelled>,
     /// Ended for good.
     pub closed: Vec<Closed>,
     /// Ended for now; those that are due beyond what has been read wait in the table.
     pub retried: Vec<Retried>,
     /// Back at the head of their lines, the last one first.
     pub requeued: Vec<Requeued>,
+    /// Came in for later; those that are due beyond what has been read wait in the table.
+    pub scheduled: Vec<TimedEntry>,
     /// Everything timed up to here, its time having come, waits in its line now.
     pub promoted: Option<DueMark>,
     /// Came in.
     pub accepted: Vec<Accepted>,
+    /// Came in through the inbox.
+    pub received: Vec<Received>,
+    /// How far the inbox is read now.
+    pub inbox_read: Option<InboxMark>,
     /// Go out.
     pub claimed: Vec<Claimed>,
+    /// What is due before this hour has its rows in windows; what is due later is kept apart until its
+    /// window is made.
+    pub kept_until: Option<Hour>,
+    /// From here on what is written of these homes is kept apart: their window is on its way out.
+    pub closing: Option<HourRange>,
+    /// Nothing in the window of these homes is needed any more.
+    pub let_go: Option<HourRange>,
+    /// The database that this row is written to, if it isn't that of the rows before.
+    pub database: Option<DatabaseIdentity>,
 }
 
 impl Delta {
+    /// How many bytes its row takes, roughly.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let read = self.timed.len() + self.scheduled.len() + self.received.len();
+        let ended = self.cancelled.len() + self.closed.len() + self.retried.len();
+        let moved = self.requeued.len() + self.accepted.len() + self.claimed.len();
+        32 + 16 * read + 4 * ended + 6 * moved
+    }
+
     /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -20,6 +20,44 @@ pub struct Run {
     pub budgets: Budgets,
 }
 
+impl Run {
+    /// Whether an execution is one of the run.
+    #[must_use]
+    pub fn holds(&self, seq: u64) -> bool {
+        (self.first..self.first + u64::from(self.count)).contains(&seq)
+    }
+}
+
+/// Takes one execution out of runs, which may split one in two.
+pub(super) fn remove_from(runs: &mut VecDeque<Run>, seq: u64) -> Option<Run> {
+    let place = runs.iter().position(|run| run.holds(seq))?;
+    let run = runs[place];
+    let before = u32::try_from(seq - run.first).unwrap_or(u32::MAX);
+    let after = run.count - before - 1;
+    runs.remove(place);
+    if after > 0 {
+        let (first, count) = (seq + 1, after);
+        runs.insert(
+            place,
+            Run {
+                first,
+                count,
+                ..run
+            },
+        );
+    }
+    if before > 0 {
+        let count = before;
+        runs.insert(place, Run { count, ..run });
+    }
+    let (first, count) = (seq, 1);
+    Some(Run {
+        first,
+        count,
+        ..run
+    })
+}
+
 /// Everything that waits for a slot, by line, in order.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct WaitingSet {
@@ -51,13 +89,30 @@ impl WaitingSet {
         self.lines.get(&class)
     }
 
-    /// The run that holds an execution and how many wait before it in its line. Walks the line's runs.
+    /// The run of a line that holds an execution. Walks the line's runs.
     #[must_use]
-    pub fn find(&self, seq: u64) -> Option<(Class, Run)> {
-        let holds = |run: &&Run| (run.first..run.first + u64::from(run.count)).contains(&seq);
-        self.lines
-            .iter()
-            .find_map(|(class, runs)| runs.iter().find(holds).map(|run| (*class, *run)))
+    pub fn find(&self, class: Class, seq: u64) -> Option<Run> {
+        let runs = self.lines.get(&class)?;
+        runs.iter().find(|run| run.holds(seq)).copied()
+    }
+
+    /// Takes one execution out of its line, wherever it stands; the others keep their order.
+    pub(super) fn remove(&mut self, class: Class, seq: u64) -> Option<Run> {
+        let runs = self.lines.get_mut(&class)?;
+        let taken = remove_from(runs, seq)?;
+        if runs.is_empty() {
+            self.lines.remove(&class);
+        }
+        self.len -= 1;
+        Some(taken)
+    }
+
+    /// What a snapshot says of a line.
+    pub(super) fn restore(&mut self, class: Class, runs: VecDeque<Run>) {
+        self.len += runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
+        if !runs.is_empty() {
+            self.lines.insert(class, runs);
+        }
     }
 
     pub(super) fn push_back(&mut self, class: Class, run: Run) {

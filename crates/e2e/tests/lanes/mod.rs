@@ -33,9 +33,10 @@ pub(crate) async fn assert_all_is_done(rig: &Rig) -> Result<()> {
         );
         for (queue, priority, line) in memory.lines() {
             ensure!(
-                line.enqueued == line.dequeued
+                line.enqueued == line.dequeued + line.removed
                     && line.dequeued == line.acknowledged + line.rejected
-                    && line.retrying == 0,
+                    && line.retrying == 0
+                    && line.scheduled == 0,
                 "lane {lane}, queue {queue}, {}: {line:?}",
                 priority.name()
             );
@@ -45,8 +46,11 @@ pub(crate) async fn assert_all_is_done(rig: &Rig) -> Result<()> {
 }
 
 async fn rows(rig: &Rig, lane: LaneId) -> Result<(u64, u64)> {
-    const ROWS: &str = "select (select count(*) from execution where lane = $1),
-        (select count(*) from outcome where lane = $1 and state in (6, 7, 8))";
+    const ROWS: &str = "select
+        (select count(*) from (select seq from execution where lane = $1
+            union select seq from kept_execution where lane = $1) e),
+        (select count(*) from (select seq, fence from outcome where lane = $1 and state in (6, 7, 8, 9)
+            union select seq, fence from kept_outcome where lane = $1 and state in (6, 7, 8, 9)) o)";
     let (executions, ended): (i64, i64) = sqlx::query_as(ROWS)
         .bind(i16::try_from(lane.0)?)
         .fetch_one(rig.ledger.pool())

@@ -124,6 +124,43 @@ pub struct GetExecutionResponse {
     #[prost(message, optional, tag = "1")]
     pub execution: ::core::option::Option<super::super::v1::Execution>,
 }
+/// Asks for executions.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListExecutionsRequest {
+    /// The tenant's number.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// What the client asked.
+    #[prost(message, optional, tag = "2")]
+    pub list: ::core::option::Option<super::super::v1::ListExecutionsRequest>,
+}
+/// A page of executions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListExecutionsResponse {
+    /// As the client gets it.
+    #[prost(message, optional, tag = "1")]
+    pub page: ::core::option::Option<super::super::v1::ListExecutionsResponse>,
+}
+/// Asks to cancel an execution.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelExecutionRequest {
+    /// The tenant's number: another's executions are NOT_FOUND.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// 16 bytes of the execution's UUID.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub execution_id: ::prost::bytes::Bytes,
+    /// Forwarded by a scheduler already: not forwarded again.
+    #[prost(bool, tag = "3")]
+    pub forwarded: bool,
+}
+/// What became of a cancellation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelExecutionResponse {
+    /// As the client gets it.
+    #[prost(message, optional, tag = "1")]
+    pub outcome: ::core::option::Option<super::super::v1::CancelExecutionResponse>,
+}
 /// Asks to follow executions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchExecutionsRequest {
@@ -147,9 +184,9 @@ pub struct WatchExecutionsResponse {
 pub enum KeyScope {
     /// Never sent.
     Unspecified = 0,
-    /// Submit executions.
+    /// Submit and cancel executions.
     Submit = 1,
-    /// Get and watch executions.
+    /// Get, list and watch executions.
     Read = 2,
     /// Connect as a worker.
     Worker = 3,
@@ -404,6 +441,66 @@ pub mod scheduler_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Executions of a tenant, from the owners' memory and the rows.
+        pub async fn list_executions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListExecutionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListExecutionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/ListExecutions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "watchwork.internal.v1.SchedulerService",
+                        "ListExecutions",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Cancels an execution, decided by the owner of its lane. A wrong owner forwards once.
+        pub async fn cancel_execution(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelExecutionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelExecutionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/CancelExecution",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "watchwork.internal.v1.SchedulerService",
+                        "CancelExecution",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Follows executions of lanes that the callee owns. Ends when all are final, or with UNAVAILABLE
         /// when a lane moves away: ask its new owner then.
         pub async fn watch_executions(
@@ -492,6 +589,22 @@ pub mod scheduler_service_server {
             request: tonic::Request<super::GetExecutionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetExecutionResponse>,
+            tonic::Status,
+        >;
+        /// Executions of a tenant, from the owners' memory and the rows.
+        async fn list_executions(
+            &self,
+            request: tonic::Request<super::ListExecutionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListExecutionsResponse>,
+            tonic::Status,
+        >;
+        /// Cancels an execution, decided by the owner of its lane. A wrong owner forwards once.
+        async fn cancel_execution(
+            &self,
+            request: tonic::Request<super::CancelExecutionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelExecutionResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the WatchExecutions method.
@@ -801,6 +914,98 @@ pub mod scheduler_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetExecutionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/ListExecutions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListExecutionsSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::ListExecutionsRequest>
+                    for ListExecutionsSvc<T> {
+                        type Response = super::ListExecutionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListExecutionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::list_executions(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListExecutionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/CancelExecution" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelExecutionSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::CancelExecutionRequest>
+                    for CancelExecutionSvc<T> {
+                        type Response = super::CancelExecutionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelExecutionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::cancel_execution(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelExecutionSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -66,6 +66,8 @@ impl Priority {
 pub enum ExecutionState {
     /// Never sent.
     Unspecified = 0,
+    /// Its time has not come.
+    Scheduled = 2,
     /// Waiting for a free slot of a worker that serves its type.
     Queued = 3,
     /// Claimed for a worker by a committed decision; lasts until its outcome is recorded.
@@ -78,6 +80,8 @@ pub enum ExecutionState {
     Failed = 7,
     /// A budget (attempts, lost workers) is spent. Final, until somebody redrives it.
     DeadLettered = 8,
+    /// Somebody cancelled it before it came to another end. Final.
+    Cancelled = 9,
 }
 impl ExecutionState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -87,24 +91,28 @@ impl ExecutionState {
     pub fn as_str_name(&self) -> &'static str {
         match self {
             Self::Unspecified => "EXECUTION_STATE_UNSPECIFIED",
+            Self::Scheduled => "EXECUTION_STATE_SCHEDULED",
             Self::Queued => "EXECUTION_STATE_QUEUED",
             Self::Running => "EXECUTION_STATE_RUNNING",
             Self::Retrying => "EXECUTION_STATE_RETRYING",
             Self::Succeeded => "EXECUTION_STATE_SUCCEEDED",
             Self::Failed => "EXECUTION_STATE_FAILED",
             Self::DeadLettered => "EXECUTION_STATE_DEAD_LETTERED",
+            Self::Cancelled => "EXECUTION_STATE_CANCELLED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
             "EXECUTION_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "EXECUTION_STATE_SCHEDULED" => Some(Self::Scheduled),
             "EXECUTION_STATE_QUEUED" => Some(Self::Queued),
             "EXECUTION_STATE_RUNNING" => Some(Self::Running),
             "EXECUTION_STATE_RETRYING" => Some(Self::Retrying),
             "EXECUTION_STATE_SUCCEEDED" => Some(Self::Succeeded),
             "EXECUTION_STATE_FAILED" => Some(Self::Failed),
             "EXECUTION_STATE_DEAD_LETTERED" => Some(Self::DeadLettered),
+            "EXECUTION_STATE_CANCELLED" => Some(Self::Cancelled),
             _ => None,
         }
     }
@@ -123,9 +131,12 @@ pub enum AttemptResult {
     Panic = 3,
     /// The attempt ran longer than its timeout and was stopped.
     Timeout = 4,
+    /// It was stopped, or never begun, because somebody cancelled the execution.
+    Cancelled = 5,
     /// The worker's lease ran out: it died, hung, or could not be reached. Decided by the scheduler.
     Lost = 6,
-    /// The worker handed it back unfinished because it is shutting down. Costs no budget.
+    /// The worker handed it back unfinished: it is shutting down, or was asked to before it began.
+    /// Costs no budget.
     Returned = 7,
 }
 impl AttemptResult {
@@ -140,6 +151,7 @@ impl AttemptResult {
             Self::Error => "ATTEMPT_RESULT_ERROR",
             Self::Panic => "ATTEMPT_RESULT_PANIC",
             Self::Timeout => "ATTEMPT_RESULT_TIMEOUT",
+            Self::Cancelled => "ATTEMPT_RESULT_CANCELLED",
             Self::Lost => "ATTEMPT_RESULT_LOST",
             Self::Returned => "ATTEMPT_RESULT_RETURNED",
         }
@@ -152,6 +164,7 @@ impl AttemptResult {
             "ATTEMPT_RESULT_ERROR" => Some(Self::Error),
             "ATTEMPT_RESULT_PANIC" => Some(Self::Panic),
             "ATTEMPT_RESULT_TIMEOUT" => Some(Self::Timeout),
+            "ATTEMPT_RESULT_CANCELLED" => Some(Self::Cancelled),
             "ATTEMPT_RESULT_LOST" => Some(Self::Lost),
             "ATTEMPT_RESULT_RETURNED" => Some(Self::Returned),
             _ => None,
@@ -179,8 +192,10 @@ pub enum Reason {
     Poison = 6,
     /// The handler said that the error can't be retried.
     NotRetryable = 7,
-    /// The worker handed it back while it shut down.
+    /// The worker handed it back: it shut down, or something more urgent needed its slot.
     Returned = 8,
+    /// Somebody cancelled it.
+    Cancelled = 9,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -198,6 +213,7 @@ impl Reason {
             Self::Poison => "REASON_POISON",
             Self::NotRetryable => "REASON_NOT_RETRYABLE",
             Self::Returned => "REASON_RETURNED",
+            Self::Cancelled => "REASON_CANCELLED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -212,6 +228,7 @@ impl Reason {
             "REASON_POISON" => Some(Self::Poison),
             "REASON_NOT_RETRYABLE" => Some(Self::NotRetryable),
             "REASON_RETURNED" => Some(Self::Returned),
+            "REASON_CANCELLED" => Some(Self::Cancelled),
             _ => None,
         }
     }
@@ -253,12 +270,20 @@ pub struct Submission {
     /// execution's id.
     #[prost(string, tag = "8")]
     pub correlation_id: ::prost::alloc::string::String,
-    /// How failures are retried; left out: the queue's default.
+    /// How failures are retried; left out: RetryPolicy's defaults.
     #[prost(message, optional, tag = "9")]
     pub retry_policy: ::core::option::Option<RetryPolicy>,
     /// How long one attempt may run: 1 ms to 24 h; left out: 1 h.
     #[prost(message, optional, tag = "10")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Makes it safe to send the submission again: the same key in a tenant, within 24 hours, gives the
+    /// same execution however calls race. With another job_type, queue, payload, content_type or due_at
+    /// it is a conflict (ALREADY_EXISTS). 1 to 255 bytes; empty: none.
+    #[prost(string, tag = "11")]
+    pub idempotency_key: ::prost::alloc::string::String,
+    /// When it is due: at most 10 years ahead. Left out, or in the past: now.
+    #[prost(message, optional, tag = "12")]
+    pub due_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Asks for one execution.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -273,6 +298,9 @@ pub struct SubmitResponse {
     /// Its id, a UUID. It tells neither the tenant nor the payload and can't be guessed.
     #[prost(string, tag = "1")]
     pub execution_id: ::prost::alloc::string::String,
+    /// It was stored before, by a submission of the same idempotency key: nothing was added.
+    #[prost(bool, tag = "2")]
+    pub duplicate: bool,
 }
 /// Asks for several executions.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -291,6 +319,9 @@ pub struct SubmitBatchResponse {
 /// What became of one item of a batch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitVerdict {
+    /// Accepted: it was stored before, by a submission of the same idempotency key; nothing was added.
+    #[prost(bool, tag = "3")]
+    pub duplicate: bool,
     /// Accepted or refused.
     #[prost(oneof = "submit_verdict::Verdict", tags = "1, 2")]
     pub verdict: ::core::option::Option<submit_verdict::Verdict>,
@@ -311,8 +342,8 @@ pub mod submit_verdict {
 /// Why an item was not taken.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refusal {
-    /// A gRPC status code: INVALID_ARGUMENT (3) and NOT_FOUND (5) stay; UNAVAILABLE (14) and
-    /// RESOURCE_EXHAUSTED (8) may be tried again.
+    /// A gRPC status code: INVALID_ARGUMENT (3), NOT_FOUND (5) and ALREADY_EXISTS (6) stay;
+    /// UNAVAILABLE (14) and RESOURCE_EXHAUSTED (8) may be tried again.
     #[prost(int32, tag = "1")]
     pub code: i32,
     /// The field at fault, empty if it is none.
@@ -399,6 +430,98 @@ pub struct Execution {
     /// The lane (storage partition) it lives in.
     #[prost(uint32, tag = "19")]
     pub partition: u32,
+    /// When it was due, if that was later than it was accepted.
+    #[prost(message, optional, tag = "20")]
+    pub due_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// RUNNING: somebody cancelled it, and its worker is told to stop.
+    #[prost(bool, tag = "21")]
+    pub cancel_requested: bool,
+}
+/// Asks for executions. What is left out doesn't filter.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListExecutionsRequest {
+    /// One queue; empty: all of the tenant.
+    #[prost(string, tag = "1")]
+    pub queue: ::prost::alloc::string::String,
+    /// Any of these states; empty: all.
+    #[prost(enumeration = "ExecutionState", repeated, tag = "2")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+    /// One type; empty: all.
+    #[prost(string, tag = "3")]
+    pub job_type: ::prost::alloc::string::String,
+    /// At most so many: 1 to 500; 0: 50. A page may have fewer though more follow.
+    #[prost(uint32, tag = "4")]
+    pub page_size: u32,
+    /// Where the last page ended, from its answer, with the same filter; empty: from the newest.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of executions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListExecutionsResponse {
+    /// By when they were accepted, the newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub executions: ::prost::alloc::vec::Vec<ExecutionSummary>,
+    /// What the next page begins with; empty: there is none.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// An execution in a list.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExecutionSummary {
+    /// A UUID.
+    #[prost(string, tag = "1")]
+    pub execution_id: ::prost::alloc::string::String,
+    /// As submitted.
+    #[prost(string, tag = "2")]
+    pub job_type: ::prost::alloc::string::String,
+    /// As submitted, or `default`.
+    #[prost(string, tag = "3")]
+    pub queue: ::prost::alloc::string::String,
+    /// As submitted, or normal.
+    #[prost(enumeration = "Priority", tag = "4")]
+    pub priority: i32,
+    /// Where it stands.
+    #[prost(enumeration = "ExecutionState", tag = "5")]
+    pub state: i32,
+    /// Why, where the state doesn't say it all.
+    #[prost(enumeration = "Reason", tag = "6")]
+    pub reason: i32,
+    /// The attempt that runs or ran last; 0: none yet.
+    #[prost(uint32, tag = "7")]
+    pub attempt: u32,
+    /// When it was accepted, by the database's clock.
+    #[prost(message, optional, tag = "8")]
+    pub submitted_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was due, if that was later than it was accepted.
+    #[prost(message, optional, tag = "9")]
+    pub due_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the state was entered, by the database's clock.
+    #[prost(message, optional, tag = "10")]
+    pub state_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// As submitted, or the execution's id.
+    #[prost(string, tag = "11")]
+    pub correlation_id: ::prost::alloc::string::String,
+    /// As submitted.
+    #[prost(map = "string, string", tag = "12")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// Asks to cancel an execution.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelExecutionRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub execution_id: ::prost::alloc::string::String,
+}
+/// What became of a cancellation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelExecutionResponse {
+    /// CANCELLED: it is over. RUNNING: its worker is told to stop, and the attempt's outcome decides.
+    #[prost(enumeration = "ExecutionState", tag = "1")]
+    pub state: i32,
 }
 /// One try of an execution by one worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -631,6 +754,62 @@ pub mod execution_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// The executions of a queue or of the whole tenant, by state and type, the newest first.
+        pub async fn list_executions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListExecutionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListExecutionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.v1.ExecutionService/ListExecutions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("watchwork.v1.ExecutionService", "ListExecutions"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Cancels an execution that is not over. What waits is over at once; of what runs, the worker is
+        /// told to stop, and the first outcome that is recorded stands. The answer comes after the commit.
+        /// FAILED_PRECONDITION: it came to another end before. UNAVAILABLE: nobody could decide.
+        pub async fn cancel_execution(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelExecutionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelExecutionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.v1.ExecutionService/CancelExecution",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("watchwork.v1.ExecutionService", "CancelExecution"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Follows up to 1000 executions: first where each stands, then every change. Ends when all are
         /// final. A change that is missed while a scheduler is replaced isn't sent later; the state that
         /// follows always is.
@@ -695,6 +874,24 @@ pub mod execution_service_server {
             request: tonic::Request<super::GetExecutionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetExecutionResponse>,
+            tonic::Status,
+        >;
+        /// The executions of a queue or of the whole tenant, by state and type, the newest first.
+        async fn list_executions(
+            &self,
+            request: tonic::Request<super::ListExecutionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListExecutionsResponse>,
+            tonic::Status,
+        >;
+        /// Cancels an execution that is not over. What waits is over at once; of what runs, the worker is
+        /// told to stop, and the first outcome that is recorded stands. The answer comes after the commit.
+        /// FAILED_PRECONDITION: it came to another end before. UNAVAILABLE: nobody could decide.
+        async fn cancel_execution(
+            &self,
+            request: tonic::Request<super::CancelExecutionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelExecutionResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the WatchExecutions method.
@@ -927,6 +1124,98 @@ pub mod execution_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/watchwork.v1.ExecutionService/ListExecutions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListExecutionsSvc<T: ExecutionService>(pub Arc<T>);
+                    impl<
+                        T: ExecutionService,
+                    > tonic::server::UnaryService<super::ListExecutionsRequest>
+                    for ListExecutionsSvc<T> {
+                        type Response = super::ListExecutionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListExecutionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExecutionService>::list_executions(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListExecutionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.v1.ExecutionService/CancelExecution" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelExecutionSvc<T: ExecutionService>(pub Arc<T>);
+                    impl<
+                        T: ExecutionService,
+                    > tonic::server::UnaryService<super::CancelExecutionRequest>
+                    for CancelExecutionSvc<T> {
+                        type Response = super::CancelExecutionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelExecutionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExecutionService>::cancel_execution(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelExecutionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/watchwork.v1.ExecutionService/WatchExecutions" => {
                     #[allow(non_camel_case_types)]
                     struct WatchExecutionsSvc<T: ExecutionService>(pub Arc<T>);
@@ -1051,7 +1340,7 @@ pub mod work_request {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkResponse {
     /// One message.
-    #[prost(oneof = "work_response::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "work_response::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub message: ::core::option::Option<work_response::Message>,
 }
 /// Nested message and enum types in `WorkResponse`.
@@ -1077,6 +1366,15 @@ pub mod work_response {
         /// Executions that the worker said it holds and has no right to: stop them, report nothing.
         #[prost(message, tag = "6")]
         Revoke(super::Revoke),
+        /// Executions that somebody cancelled.
+        #[prost(message, tag = "7")]
+        Cancel(super::Cancel),
+        /// Tasks to be handed back if they have not begun.
+        #[prost(message, tag = "8")]
+        TakeBack(super::TakeBack),
+        /// How much this scheduler has for the worker.
+        #[prost(message, tag = "9")]
+        Demand(super::Demand),
     }
 }
 /// A worker introduces itself.
@@ -1235,7 +1533,7 @@ pub struct Result {
     /// The task's fence.
     #[prost(uint64, tag = "2")]
     pub fence: u64,
-    /// SUCCESS, ERROR, PANIC, TIMEOUT or RETURNED.
+    /// SUCCESS, ERROR, PANIC, TIMEOUT, CANCELLED or RETURNED.
     #[prost(enumeration = "AttemptResult", tag = "3")]
     pub result: i32,
     /// SUCCESS: what the handler returned, at most 64 KiB.
@@ -1324,6 +1622,31 @@ pub struct Revoke {
 /// The worker leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {}
+/// Somebody cancelled these. One that has not begun must not begin; one that runs is told to stop, and is
+/// cut off if it doesn't. Each is answered by its result: CANCELLED, or what it came to before.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Cancel {
+    /// What to stop.
+    #[prost(message, repeated, tag = "1")]
+    pub held: ::prost::alloc::vec::Vec<Held>,
+}
+/// Something more urgent needs their slots. One that has not begun is answered by a result RETURNED and
+/// must not begin; one that has begun goes on.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TakeBack {
+    /// What to hand back.
+    #[prost(message, repeated, tag = "1")]
+    pub held: ::prost::alloc::vec::Vec<Held>,
+}
+/// How many tasks this scheduler could have under way on the worker now if its window allowed: those
+/// that are, and those that wait and that it could run. The worker splits its slots by it. Sent when it
+/// changes, at most every 100 ms.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Demand {
+    /// 0 and up; what is beyond the worker's slots isn't counted.
+    #[prost(uint32, tag = "1")]
+    pub tasks: u32,
+}
 /// What became of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::LaneId;
-use domain::lane::{Lane, Round};
+use domain::lane::{Lane, Round, Row};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
 use store::Writer;
 use tokio::sync::mpsc;
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 
 use super::input::{HeldTask, Input, Watched};
 use super::intake::Pending;
+use super::keys::RecentKeys;
 use super::side::Side;
 use crate::dispatch::{Bell, Servings};
 use crate::line_metrics::LinesMetrics;
@@ -48,6 +51,13 @@ pub(crate) struct Group {
     pub(super) writer: Writer,
     pub(super) lanes: BTreeMap<LaneId, Lane>,
     pub(super) sides: FxHashMap<LaneId, Side>,
+    /// Draws back-offs and batch ids.
+    pub(super) chance: StdRng,
+    pub(super) recent_keys: RecentKeys,
+    /// When the inboxes were looked into last.
+    pub(super) inbox_looked: Instant,
+    /// An empty row that was committed behind the batch that is about to be applied.
+    pub(super) after: Option<Row>,
     /// Claims whose commit's answer was lost.
     pub(super) unsent: BTreeSet<HeldTask>,
     pub(super) round: Round,
@@ -78,6 +88,10 @@ impl Group {
             dropped,
             lanes: BTreeMap::new(),
             sides: FxHashMap::default(),
+            chance: StdRng::from_os_rng(),
+            recent_keys: RecentKeys::default(),
+            inbox_looked: Instant::now(),
+            after: None,
             unsent: BTreeSet::new(),
             round: Round::default(),
             servings: Servings::default(),
@@ -100,6 +114,7 @@ impl Group {
                 looked = Instant::now();
                 self.look_for_losses(&mut pending);
                 self.look_for_leavers();
+                self.write_snapshots();
             }
             busy = self.step(pending).await;
         }

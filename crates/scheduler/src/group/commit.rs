@@ -4,131 +4,143 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use domain::lane::{Class, DueMark, Lane, Run, TimedEntry};
-use domain::{LaneId, Micros};
+use domain::LaneId;
+use domain::lane::Row;
 use rustc_hash::FxHashMap;
-use store::{Batch, Error, WindowMap, within};
+use store::{Batch, Error, KnownKey, WindowMap, within};
 
 use super::actor::Group;
-use super::input::{Input, NotTaken};
+use super::doubt::Fate;
+use super::input::{CancelVerdict, NotTaken};
 use super::intake::Pending;
-use super::plan::{Effects, Planner, Verdicts};
+use super::keys::Named;
+use super::plan::{CancelledNow, Effects, Planner};
+use super::reads::Reads;
 use crate::dispatch::Turns;
-use crate::lifecycle;
+use crate::{lifecycle, posting};
 
-/// Due entries that one read takes.
-const DUE_PAGE: usize = 10_000;
-/// Heads that one read takes.
-const HEADS_PAGE: u32 = 1_000;
-/// Payloads that one read takes, in bytes.
-const HEADS_PAGE_BYTES: u64 = 4 << 20;
 /// How long a commit may take before its connection is given up: longer than the database's own limit on
 /// a statement, for when the database can't be heard at all.
-const COMMIT_LIMIT: Duration = Duration::from_secs(12);
+pub(super) const COMMIT_LIMIT: Duration = Duration::from_secs(12);
+/// How often a batch is planned anew, at most, before its callers are told to come again.
+const TRIES: usize = 8;
 
 impl Group {
     /// Plans, commits and applies one batch. Says whether there is more to do at once.
-    pub(super) async fn step(&mut self, pending: Pending) -> bool {
-        if self.lanes.is_empty() || self.shared.deadline.has_passed() {
-            refuse(pending, NotTaken::NotOwner);
-            return false;
-        }
-        let windows = Arc::clone(&self.shared.windows.borrow());
-        let at = self.shared.clock.now();
-        if !windows.covers(at.hour()) {
-            tracing::warn!(
-                event = "no_window",
-                hour = at.hour().0,
-                "no leader has made windows"
-            );
-            refuse(pending, |_| NotTaken::NotNow);
-            return false;
-        }
-        let reads = match self.read_due(&windows, at).await {
-            Ok(reads) => reads,
-            Err(error) => {
-                self.note_database_error(&error);
-                refuse(pending, |_| NotTaken::NotNow);
+    pub(super) async fn step(&mut self, mut pending: Pending) -> bool {
+        for _ in 0..TRIES {
+            if self.lanes.is_empty() || self.shared.deadline.has_passed() {
+                pending.refuse(NotTaken::NotOwner);
                 return false;
             }
-        };
-        let came = pending.len();
-        let (batch, effects) = self.plan(at, pending, reads, &windows);
-        let more = came > 0 || !effects.claimed.is_empty();
-        if !batch.rows.is_empty() {
+            let windows = Arc::clone(&self.shared.windows.borrow());
+            let at = self.shared.clock.now();
+            if !windows.covers(at.hour()) {
+                tracing::warn!(
+                    event = "no_window",
+                    hour = at.hour().0,
+                    "no leader has made windows"
+                );
+                pending.refuse(|_| NotTaken::NotNow);
+                return false;
+            }
+            let reads = match self.read(&windows, at).await {
+                Ok(reads) => reads,
+                Err(error) => {
+                    self.note_database_error(&error);
+                    pending.refuse(|_| NotTaken::NotNow);
+                    return false;
+                }
+            };
+            let (batch, effects) = self.plan((at, &windows), &pending, reads);
             let begin = SystemTime::now();
-            if let Err(error) = within(COMMIT_LIMIT, self.writer.commit(&windows, &batch)).await {
-                self.abandon(&batch, effects, &error);
-                return false;
+            match self.commit(&windows, &batch).await {
+                Fate::Committed => {
+                    let more = pending.len() > 0 || !effects.claimed.is_empty();
+                    self.apply(&batch, &effects, begin);
+                    self.tell(pending, effects);
+                    return more;
+                }
+                Fate::Never => effects.undo(&mut self.sides, self.place),
+                Fate::KeyTaken => {
+                    effects.undo(&mut self.sides, self.place);
+                    self.look_up_keys(&pending).await;
+                }
+                Fate::Blocked => {
+                    effects.undo(&mut self.sides, self.place);
+                    self.set_keys_aside(&mut pending);
+                }
+                Fate::Deposed => {
+                    self.abandon(&batch, effects);
+                    pending.refuse(|_| NotTaken::NotNow);
+                    return false;
+                }
+                Fate::Unknown => {
+                    self.remember_unsent(&effects);
+                    self.abandon(&batch, effects);
+                    pending.refuse(|_| NotTaken::InDoubt);
+                    return false;
+                }
             }
-            self.apply(&batch, &effects, begin);
         }
-        self.tell(effects);
-        more
+        pending.refuse(|_| NotTaken::NotNow);
+        false
     }
 
-    /// Reads on in the lanes' due entries where less than half the horizon is left. Between two commits of
-    /// this lane's only writer: what is read is all there is.
-    async fn read_due(
-        &mut self,
-        windows: &WindowMap,
-        at: Micros,
-    ) -> Result<Vec<(LaneId, DueMark, Vec<TimedEntry>)>, Error> {
-        let horizon = self.shared.due_horizon;
-        let half = at.plus(horizon / 2);
-        let behind = |lane: &&Lane| lane.due_read().due < half;
-        let lanes: Vec<(LaneId, DueMark)> = self
-            .lanes
-            .values()
-            .filter(behind)
-            .map(|lane| (lane.id(), lane.due_read()))
-            .collect();
-        let mut reads = Vec::new();
-        for (lane, after) in lanes {
-            let mut mark = DueMark {
-                due: at.plus(horizon),
-                seq: u64::MAX >> 1,
-            };
-            let timer = self.shared.metrics.polling.start_timer();
-            let entries = within(
-                COMMIT_LIMIT,
-                self.writer
-                    .due_entries(windows, lane, (after, mark), DUE_PAGE),
-            )
-            .await?;
-            timer.observe_duration();
-            if let Some(last) = entries.last().filter(|_| entries.len() >= DUE_PAGE) {
-                mark = last.mark;
-            }
-            reads.push((lane, mark, entries));
+    /// Commits a batch and finds out what became of it.
+    async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Fate {
+        if batch.rows.is_empty() {
+            return Fate::Committed;
         }
-        Ok(reads)
+        let Err(error) = within(COMMIT_LIMIT, self.writer.commit(windows, batch)).await else {
+            return Fate::Committed;
+        };
+        self.note_database_error(&error);
+        match error {
+            Error::KeyTaken { .. } => Fate::KeyTaken,
+            Error::Blocked { .. } if !batch.keys.is_empty() => Fate::Blocked,
+            Error::Deposed { .. } | Error::NoWindow { .. } => {
+                tracing::warn!(event = "commit_refused", lanes = batch.rows.len(), %error,
+                    "a batch was refused: its lanes are read anew");
+                Fate::Deposed
+            }
+            error => {
+                tracing::warn!(event = "commit_in_doubt", lanes = batch.rows.len(), %error,
+                    "a commit failed or its answer is lost: finding out which");
+                self.settle(windows, batch).await
+            }
+        }
     }
 
     fn plan(
         &mut self,
-        at: Micros,
-        pending: Pending,
-        reads: Vec<(LaneId, DueMark, Vec<TimedEntry>)>,
-        windows: &Arc<WindowMap>,
+        (at, windows): (domain::Micros, &Arc<WindowMap>),
+        pending: &Pending,
+        reads: Reads,
     ) -> (Batch, Effects) {
         let shared = Arc::clone(&self.shared);
         let mut planner = Planner {
             at,
             id_key: &shared.id_key,
+            chance: &mut self.chance,
             group: self.place,
             lanes: &self.lanes,
             sides: &mut self.sides,
+            known_keys: &self.recent_keys,
+            new_keys: FxHashMap::default(),
             drafts: BTreeMap::new(),
             batch: Batch::default(),
             effects: Effects::default(),
         };
-        planner.read_due(reads);
-        for (session, reports) in pending.reports {
+        planner.read_due(reads.due);
+        planner.move_kept(reads.kept);
+        planner.cancel(&pending.cancels);
+        for (session, reports) in &pending.reports {
             planner.end(session.as_ref(), reports);
         }
+        planner.accept(&pending.submits);
+        planner.receive(reads.inbox);
         planner.promote();
-        planner.accept(pending.submits);
         let sessions = shared.sessions.connected();
         let mut lacking = Vec::new();
         if !sessions.is_empty() {
@@ -143,78 +155,98 @@ impl Group {
         planned
     }
 
-    /// Reads the heads at the front of a line, beside the group's work.
-    fn load_heads(&mut self, windows: &Arc<WindowMap>, lane: LaneId, run: Run, class: Class) {
-        let Some(side) = self.sides.get_mut(&lane) else {
-            return;
-        };
-        if !side.loading.insert(class) {
-            return;
-        }
-        let (shared, windows, own) = (
-            Arc::clone(&self.shared),
-            Arc::clone(windows),
-            self.own.clone(),
-        );
-        let seqs: Vec<u64> = (run.first..)
-            .take(run.count.min(HEADS_PAGE) as usize)
-            .collect();
-        tokio::spawn(async move {
-            let heads = shared
-                .known(&windows, lane, run.home, (&seqs, HEADS_PAGE_BYTES))
-                .await;
-            let heads = heads.unwrap_or_else(|error| {
-                tracing::warn!(partition = lane.0, %error, "heads can't be read; trying again");
-                Vec::new()
-            });
-            if heads.is_empty() {
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-            let _ = own.send(Input::Heads(lane, class, heads)).await;
-        });
-    }
-
     fn apply(&mut self, batch: &Batch, effects: &Effects, begin: SystemTime) {
         for row in &batch.rows {
-            let Some(lane) = self.lanes.get_mut(&row.lane) else {
-                continue;
-            };
-            if let Err(error) = lane.apply(row) {
-                tracing::error!(event = "lane_inconsistent", partition = row.lane.0, %error,
-                    "memory and chain disagree: the lane is read anew");
-                self.drop_lanes(vec![row.lane]);
-            }
+            self.apply_row(row);
+        }
+        if let Some(row) = self.after.take() {
+            self.apply_row(&row);
+        }
+        for key in &batch.keys {
+            let (fingerprint, id) = (key.fingerprint, key.id);
+            self.recent_keys.insert(key.key, Named { fingerprint, id });
         }
         if let Some(row) = batch.rows.first() {
             lifecycle::tell(&self.shared, effects, row.at, begin);
         }
     }
 
-    /// The batch failed, or nobody knows whether it did: what memory says of its lanes is not to be
-    /// relied on any more. They are dropped, and taken over again if their leases still hold; the
-    /// take-over waits for whatever is still under way in the database.
-    fn abandon(&mut self, batch: &Batch, effects: Effects, error: &Error) {
-        self.note_database_error(error);
-        let lanes: Vec<LaneId> = batch.rows.iter().map(|row| row.lane).collect();
-        tracing::warn!(event = "commit_failed", lanes = lanes.len(), %error,
-            "a batch was not committed, or its answer is lost: its lanes are read anew");
-        let refusal = match error {
-            Error::Deposed { .. } | Error::NoWindow { .. } => NotTaken::NotNow,
-            _ => NotTaken::InDoubt,
+    pub(super) fn apply_row(&mut self, row: &Row) {
+        let Some(lane) = self.lanes.get_mut(&row.lane) else {
+            return;
         };
-        for (reply, verdicts) in effects.replies {
-            let refused = |verdict: Result<_, NotTaken>| verdict.and(Err(refusal.clone()));
-            let _ = reply.send(verdicts.into_iter().map(refused).collect::<Verdicts>());
+        if let Some(side) = self.sides.get_mut(&row.lane) {
+            side.snapshots.note(&row.delta);
         }
-        if !matches!(error, Error::Deposed { .. } | Error::NoWindow { .. }) {
-            self.unsent.extend(
-                effects
-                    .claimed
-                    .iter()
-                    .map(|task| (task.known.id, task.fence)),
-            );
+        if let Err(error) = lane.apply(row) {
+            tracing::error!(event = "lane_inconsistent", partition = row.lane.0, %error,
+                "memory and chain disagree: the lane is read anew");
+            self.drop_lanes(vec![row.lane]);
         }
-        self.drop_lanes(lanes);
+    }
+
+    /// Somebody else writes to the lanes, or nobody knows what became of the batch: what memory says of
+    /// them is not to be relied on any more. They are dropped, and taken over again if their leases still
+    /// hold; the take-over waits for whatever is still under way in the database.
+    fn abandon(&mut self, batch: &Batch, effects: Effects) {
+        drop(effects);
+        self.drop_lanes(batch.rows.iter().map(|row| row.lane).collect());
+    }
+
+    /// What was claimed in a batch that may have been committed never went out.
+    fn remember_unsent(&mut self, effects: &Effects) {
+        let tasks = effects.claimed.iter();
+        self.unsent
+            .extend(tasks.map(|task| (task.known.id, task.fence)));
+    }
+
+    /// What is over needs no head any more.
+    fn forget_heads(&mut self, cancelled: &[CancelledNow]) {
+        for cancelled in cancelled {
+            if let CancelledNow::Over { known, .. } = cancelled
+                && let Some(side) = self.sides.get_mut(&known.id.lane())
+            {
+                side.heads.take(known.id.seq());
+            }
+        }
+    }
+
+    /// Asks which of a batch's idempotency keys are known, and what they name.
+    async fn look_up_keys(&mut self, pending: &Pending) {
+        let items = pending.submits.iter().flat_map(|submit| &submit.items);
+        let keys = items.filter_map(|item| item.key.map(|key| key.hash));
+        let keys: Vec<[u8; 16]> = keys
+            .filter(|key| self.recent_keys.get(key).is_none())
+            .collect();
+        match within(COMMIT_LIMIT, self.writer.known_keys(&keys)).await {
+            Ok(known) => {
+                for KnownKey {
+                    key,
+                    fingerprint,
+                    id,
+                } in known
+                {
+                    self.recent_keys.insert(key, Named { fingerprint, id });
+                }
+            }
+            Err(error) => self.note_database_error(&error),
+        }
+    }
+
+    /// A foreign transaction holds some key of the batch: items that have one go through the inbox, on a
+    /// connection of their own, so that nobody waits but whose key it is.
+    fn set_keys_aside(&self, pending: &mut Pending) {
+        for submit in std::mem::take(&mut pending.submits) {
+            let (rest, aside) = submit.without_keys();
+            if !aside.items.is_empty() {
+                let shared = Arc::clone(&self.shared);
+                tokio::spawn(async move {
+                    let verdicts = posting::post(&shared, aside.items).await;
+                    let _ = aside.reply.send(verdicts);
+                });
+            }
+            pending.submits.push(rest);
+        }
     }
 
     /// Forgets lanes whose memory is of no use, and asks for them to be taken over again.
@@ -225,103 +257,59 @@ impl Group {
         let _ = self.dropped.send(lanes);
     }
 
-    fn note_database_error(&self, error: &Error) {
+    pub(super) fn note_database_error(&self, error: &Error) {
         if matches!(error, Error::Database { .. } | Error::Silent { .. }) {
             self.shared.metrics.db_errors.inc();
         }
     }
 
     /// Tells everybody what the committed batch means for them.
-    fn tell(&mut self, effects: Effects) {
-        for (reply, verdicts) in effects.replies {
-            let _ = reply.send(verdicts);
+    fn tell(&mut self, pending: Pending, effects: Effects) {
+        for (submit, verdicts) in pending.submits.into_iter().zip(effects.verdicts) {
+            let _ = submit.reply.send(verdicts);
+        }
+        for (cancel, verdict) in pending.cancels.into_iter().zip(effects.cancel_verdicts) {
+            let _ = cancel.reply.send(verdict);
         }
         super::tasks::dispatch(&self.shared.scheduler_id, &effects.claimed);
+        super::tasks::stop(&effects.cancelled);
         super::tasks::settle(effects.settlements);
+        self.forget_heads(&effects.cancelled);
         if !self.watchers.is_empty() {
-            super::tasks::notify(&mut self.watchers, &effects.claimed, &effects.ended);
+            let (claimed, ended) = (&effects.claimed, &effects.ended);
+            super::tasks::notify(&mut self.watchers, claimed, ended, &effects.cancelled);
         }
         let at = self.shared.clock.now();
         self.lines.accepted(&effects.accepted);
+        self.lines.received(&effects.received);
         self.lines.promoted(&effects.promoted);
+        self.lines.cancelled(&effects.cancelled);
         self.lines.claimed(&effects.claimed, at);
         self.lines.ended(&effects.ended, at);
         let log = &mut self.log_budget;
-        effects
-            .accepted
-            .iter()
-            .for_each(|(known, _)| log.submitted(known));
-        effects
-            .claimed
-            .iter()
-            .for_each(|task| log.dispatched(task, at));
+        let accepted = effects.accepted.iter();
+        accepted.for_each(|(known, _)| log.submitted(known));
+        let cancelled = effects.cancelled.iter();
+        cancelled.for_each(|cancelled| log.cancelled(cancelled));
+        let claimed = effects.claimed.iter();
+        claimed.for_each(|task| log.dispatched(task, at));
         effects.ended.iter().for_each(|ended| log.ended(ended));
     }
 }
 
-/// Answers what can't be planned just now. Results get no answer: their workers send them again.
-fn refuse(pending: Pending, why: impl Fn(LaneId) -> NotTaken) {
-    for submit in pending.submits {
-        let verdicts = submit
-            .items
-            .iter()
-            .map(|item| Err(why(item.lane)))
-            .collect();
-        let _ = submit.reply.send(verdicts);
-    }
-}
-
-impl crate::shared::Shared {
-    /// What is known of executions of a lane and home hour, read from their rows.
-    pub(crate) async fn known(
-        &self,
-        windows: &WindowMap,
-        lane: LaneId,
-        home: domain::Hour,
-        (seqs, bytes): (&[u64], u64),
-    ) -> Result<Vec<(u64, crate::shared::Known)>, Error> {
-        let mut known = Vec::with_capacity(seqs.len());
-        for (seq, head) in self
-            .database
-            .heads(windows, lane, home, (seqs, bytes))
-            .await?
-        {
-            let id = domain::ExecutionId::new(lane, seq, head.accepted, &self.id_key);
-            let work = Arc::new(self.work_of(head).await?);
-            known.push((seq, crate::shared::Known { id, work }));
+impl Pending {
+    /// Answers what can't be planned just now. Results get no answer: their workers send them again.
+    pub(super) fn refuse(self, why: impl Fn(LaneId) -> NotTaken) {
+        for submit in self.submits {
+            let verdicts = submit
+                .items
+                .iter()
+                .map(|item| Err(why(item.lane)))
+                .collect();
+            let _ = submit.reply.send(verdicts);
         }
-        Ok(known)
-    }
-
-    /// What is known of everything that runs in a lane.
-    pub(crate) async fn known_running(
-        &self,
-        windows: &WindowMap,
-        lane: &Lane,
-    ) -> Result<FxHashMap<u64, crate::shared::Known>, Error> {
-        let mut by_home: BTreeMap<domain::Hour, Vec<u64>> = BTreeMap::new();
-        for (seq, running) in lane.running() {
-            by_home.entry(running.home).or_default().push(*seq);
-        }
-        let mut known = FxHashMap::default();
-        for (home, mut seqs) in by_home {
-            while !seqs.is_empty() {
-                let page = self
-                    .known(windows, lane.id(), home, (&seqs, HEADS_PAGE_BYTES))
-                    .await?;
-                if page.is_empty() {
-                    break;
-                }
-                known.extend(page);
-                seqs.retain(|seq| !known.contains_key(seq));
-            }
-        }
-        match known.len() == lane.running().len() {
-            true => Ok(known),
-            false => Err(Error::Inconsistent {
-                table: "execution",
-                what: format!("lane {}: running executions lack their rows", lane.id()),
-            }),
+        for cancel in self.cancels {
+            let _ = cancel.reply.send(CancelVerdict::NotNow);
         }
     }
 }

@@ -1,8 +1,8 @@
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use domain::lane::{Class, Lane};
+use domain::lane::{Class, Lane, TimedEntry};
 use domain::{AttemptResult, ExecutionId, ExecutionState, LaneId, Reason};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,8 @@ use crate::shared::{Known, Work};
 pub(crate) enum Input {
     /// Executions to accept.
     Submit(Submit),
+    /// An execution to cancel.
+    Cancel(Cancel),
     /// Results of a worker.
     Reports(Arc<Session>, Vec<Report>),
     /// What a worker holds.
@@ -25,6 +27,8 @@ pub(crate) enum Input {
     Drop(Vec<LaneId>, oneshot::Sender<()>),
     /// Heads that were read for a line: what was found of those that were asked for.
     Heads(LaneId, Class, Vec<(u64, Known)>),
+    /// A snapshot of a lane was written, or wasn't; how long that took.
+    Snapshot(LaneId, Duration),
     /// What memory knows of an execution; `None` if the lane isn't here.
     Ask(ExecutionId, oneshot::Sender<Option<InMemory>>),
     /// The same, and every change from there on.
@@ -38,18 +42,102 @@ pub(crate) enum Input {
 /// Executions to accept together, each with a verdict of its own.
 pub(crate) struct Submit {
     pub(crate) items: Vec<Incoming>,
-    pub(crate) reply: oneshot::Sender<Vec<Result<ExecutionId, NotTaken>>>,
+    pub(crate) reply: oneshot::Sender<Verdicts>,
+}
+
+impl Submit {
+    /// The same without the items that have an idempotency key, and those by themselves. The caller
+    /// gets its answer when both have theirs.
+    pub(super) fn without_keys(self) -> (Self, Self) {
+        let mut parts = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
+        for (place, item) in self.items.into_iter().enumerate() {
+            let part = &mut parts[usize::from(item.key.is_some())];
+            part.0.push(place);
+            part.1.push(item);
+        }
+        let [(rest_places, rest), (aside_places, aside)] = parts;
+        let ((rest_reply, rest_verdicts), (aside_reply, aside_verdicts)) =
+            (oneshot::channel(), oneshot::channel());
+        let places = [rest_places, aside_places];
+        tokio::spawn(join(self.reply, places, [rest_verdicts, aside_verdicts]));
+        let rest = Self {
+            items: rest,
+            reply: rest_reply,
+        };
+        let aside = Self {
+            items: aside,
+            reply: aside_reply,
+        };
+        (rest, aside)
+    }
+}
+
+/// Puts the verdicts of a submission's parts together.
+async fn join(
+    reply: oneshot::Sender<Verdicts>,
+    places: [Vec<usize>; 2],
+    parts: [oneshot::Receiver<Verdicts>; 2],
+) {
+    let count = places.iter().map(Vec::len).sum();
+    let mut verdicts: Verdicts = vec![Err(NotTaken::InDoubt); count];
+    for (places, part) in places.into_iter().zip(parts) {
+        for (place, verdict) in places.into_iter().zip(part.await.unwrap_or_default()) {
+            verdicts[place] = verdict;
+        }
+    }
+    let _ = reply.send(verdicts);
+}
+
+/// One verdict for each item of a submission.
+pub(crate) type Verdicts = Vec<Result<Taken, NotTaken>>;
+
+/// An execution that was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Taken {
+    pub(crate) id: ExecutionId,
+    /// By an earlier submission of the same idempotency key.
+    pub(crate) duplicate: bool,
 }
 
 /// One execution to accept.
+#[derive(Clone, Debug)]
 pub(crate) struct Incoming {
     pub(crate) lane: LaneId,
     pub(crate) work: Arc<Work>,
     pub(crate) arrived: SystemTime,
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+/// An idempotency key, and what was to be done under it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IdempotencyKey {
+    pub(crate) hash: [u8; 16],
+    pub(crate) fingerprint: i64,
+}
+
+/// An execution to cancel, as its rows tell of it.
+pub(crate) struct Cancel {
+    pub(crate) known: Known,
+    /// Its line, and its time if it waits for one.
+    pub(crate) entry: TimedEntry,
+    pub(crate) reply: oneshot::Sender<CancelVerdict>,
+}
+
+/// What became of a cancellation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CancelVerdict {
+    /// It is over.
+    Over,
+    /// It runs: its worker is told, and nothing follows this attempt.
+    Told,
+    /// It isn't where its rows said: they must be read again.
+    Moved,
+    /// Nobody could decide.
+    NotNow,
 }
 
 /// Why an execution was not taken.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
     #[error("lane {0} has no owner here just now; nothing was taken, try again in a second")]
     NotOwner(LaneId),
@@ -57,9 +145,16 @@ pub(crate) enum NotTaken {
     NotNow,
     #[error("the commit's answer was lost: it may or may not have been taken")]
     InDoubt,
+    #[error("its idempotency key is that of execution {0}, which was to do something else")]
+    KeyConflict(ExecutionId),
+    #[error(
+        "a transaction that isn't over holds its idempotency key; it was not taken, try again in a second"
+    )]
+    KeyHeld,
 }
 
 /// How an attempt ended, as its worker says.
+#[derive(Clone)]
 pub(crate) struct Report {
     pub(crate) id: ExecutionId,
     pub(crate) fence: u64,

@@ -1,6 +1,7 @@
 //! What a group does with its inputs at once, and what it keeps for the next batch.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use domain::lane::Running;
 use domain::{AttemptResult, LaneId};
@@ -8,15 +9,19 @@ use proto::v1::{Settlement, SettlementVerdict, Settlements, work_response};
 use tokio::sync::oneshot;
 
 use super::actor::{BATCH, Group};
-use super::input::{Adopted, HeldTask, Holding, Incoming, Input, Report, Submit, Watched};
+use super::input::{Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Submit, Watched};
 use super::memory::InMemory;
 use super::side::Side;
 use crate::session::Session;
+
+/// How long a worker has to answer a cancellation: longer than it gives a handler to stop.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What waits for the next batch.
 #[derive(Default)]
 pub(super) struct Pending {
     pub(super) submits: Vec<Submit>,
+    pub(super) cancels: Vec<Cancel>,
     pub(super) reports: Vec<(Option<Arc<Session>>, Vec<Report>)>,
     len: usize,
 }
@@ -33,6 +38,11 @@ impl Pending {
         self.submits.push(submit);
     }
 
+    fn cancel(&mut self, cancel: Cancel) {
+        self.len += 1;
+        self.cancels.push(cancel);
+    }
+
     /// Reports of a worker, or, without one, of attempts that were lost.
     fn report(&mut self, session: Option<Arc<Session>>, reports: Vec<Report>) {
         self.len += reports.len();
@@ -44,6 +54,8 @@ impl Group {
     pub(super) fn take_in(&mut self, input: Input, pending: &mut Pending) {
         match input {
             Input::Submit(submit) => pending.submit(submit),
+            Input::Cancel(cancel) => pending.cancel(cancel),
+            Input::Snapshot(lane, took) => self.note_snapshot(lane, took),
             Input::Reports(session, reports) => self.take_reports(session, reports, pending),
             Input::Holding(holding) => self.take_holding(holding, pending),
             Input::Adopt(adopted) => self.adopt(*adopted, pending),
@@ -111,7 +123,14 @@ impl Group {
             running = adopted.lane.running().len(),
             "lane {id} is this scheduler's own"
         );
-        self.sides.insert(id, Side::new(adopted.running));
+        let running = adopted.running.into_iter().map(|(seq, known)| {
+            let running = adopted.lane.running().get(&seq);
+            (
+                seq,
+                (known, running.is_some_and(|running| running.cancelled)),
+            )
+        });
+        self.sides.insert(id, Side::new(running));
         self.lanes.insert(id, adopted.lane);
     }
 
@@ -203,6 +222,10 @@ impl Group {
         if !held.slot.as_ref().is_some_and(mine) {
             held.slot = Some(session.take(self.place));
         }
+        if held.cancelled.is_some() {
+            // The last owner may have died before it said so.
+            super::tasks::stop_one(session, (id, fence));
+        }
         true
     }
 
@@ -222,9 +245,16 @@ impl Group {
         }
     }
 
-    /// Reports the attempts of workers whose leases have run out, and those of a lane's last owner that
-    /// nobody has claimed to hold for a whole lease.
+    /// Reports the attempts of workers whose leases have run out, those of a lane's last owner that nobody
+    /// has claimed to hold for a whole lease, and those that were cancelled and whose workers don't answer.
     pub(super) fn look_for_losses(&self, pending: &mut Pending) {
+        let unanswered = |since: Instant| since.elapsed() >= CANCEL_PATIENCE;
+        let reports = self.reports_of(AttemptResult::Cancelled, |held, _| {
+            held.cancelled.is_some_and(unanswered)
+        });
+        if !reports.is_empty() {
+            pending.report(None, reports);
+        }
         let lease = self.shared.worker_lease;
         let orphaned = |side: &Side| side.adopted.elapsed() >= lease;
         let reports = self.reports_of(AttemptResult::Lost, |held, (id, _)| match &held.slot {

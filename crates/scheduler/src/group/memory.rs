@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use domain::lane::Lane;
+use domain::lane::{Lane, Wait};
 use domain::{ExecutionId, Micros};
 
 /// What a lane's memory knows of an execution that isn't over.
@@ -15,15 +15,16 @@ pub(crate) enum InMemory {
         worker: Arc<str>,
         claimed: Micros,
         queued_us: i64,
+        cancelled: bool,
     },
     /// It waits for its time.
-    Timed,
+    Timed { wait: Wait },
     /// Memory doesn't know it: it is over, waits beyond the horizon, or never was.
     Unknown,
 }
 
 impl InMemory {
-    /// What the lane knows of an execution. Walks the lines: for people, not for the hot path.
+    /// What the lane knows of an execution. Walks lines and timers: for people, not for the hot path.
     pub(super) fn of(lane: &Lane, id: ExecutionId) -> Self {
         let seq = id.seq();
         if let Some(running) = lane.running().get(&seq) {
@@ -33,16 +34,16 @@ impl InMemory {
                 worker: Arc::clone(&running.worker),
                 claimed: running.claimed,
                 queued_us: running.claimed.0 - running.enqueued.0,
+                cancelled: running.cancelled,
             };
         }
-        if let Some((_, run)) = lane.waiting().find(seq) {
+        let mut lines = lane.waiting().lines();
+        if let Some(run) = lines.find_map(|(_, runs)| runs.iter().find(|run| run.holds(seq))) {
             return Self::Queued {
                 since: run.enqueued,
             };
         }
-        match lane.timers().keys().any(|mark| mark.seq == seq) {
-            true => Self::Timed,
-            false => Self::Unknown,
-        }
+        let timer = lane.timers().iter().find(|(mark, _)| mark.seq == seq);
+        timer.map_or(Self::Unknown, |(_, timed)| Self::Timed { wait: timed.wait })
     }
 }

@@ -3,17 +3,23 @@
 
 mod actor;
 mod commit;
+mod doubt;
+mod heads;
 mod input;
 mod intake;
+mod keys;
 mod memory;
 mod plan;
+mod reads;
 mod side;
+mod snapshots;
 mod tasks;
 
 pub(crate) use actor::{Group, GroupHandle};
 pub(crate) use input::{
-    Adopted, Change, HeldTask, Holding, Incoming, Input, NotTaken, Report, Submit, Watched,
+    Adopted, Cancel, CancelVerdict, Change, HeldTask, Holding, IdempotencyKey, Incoming, Input,
+    NotTaken, Report, Submit, Taken, Verdicts, Watched,
 };
 pub(crate) use memory::InMemory;
-pub(crate) use plan::{ClaimedTask, Effects, Ended};
+pub(crate) use plan::{CancelledNow, ClaimedTask, Effects, Ended};
 pub(crate) use tasks::correlation_id;

@@ -3,6 +3,7 @@ use std::time::Instant;
 use domain::lane::Class;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::snapshots::SnapshotPace;
 use crate::session::Slot;
 use crate::shared::Known;
 
@@ -17,6 +18,8 @@ pub(super) struct Side {
     pub(super) held: FxHashMap<u64, Held>,
     /// Lines whose heads are being read.
     pub(super) loading: FxHashSet<Class>,
+    /// When the lane's next snapshot is due.
+    pub(super) snapshots: SnapshotPace,
 }
 
 /// A running execution and the slot that it takes.
@@ -24,6 +27,8 @@ pub(super) struct Held {
     /// `None` after a take-over, until its worker says that it has it.
     pub(super) slot: Option<Slot>,
     pub(super) known: Known,
+    /// When somebody cancelled it.
+    pub(super) cancelled: Option<Instant>,
 }
 
 /// Heads in memory, and what they weigh.
@@ -63,15 +68,24 @@ impl Heads {
 }
 
 impl Side {
-    pub(super) fn new(running: FxHashMap<u64, Known>) -> Self {
-        let held = running
-            .into_iter()
-            .map(|(seq, known)| (seq, Held { slot: None, known }));
+    /// `running`: what runs, and whether somebody cancelled it.
+    pub(super) fn new(running: impl IntoIterator<Item = (u64, (Known, bool))>) -> Self {
+        let held = running.into_iter().map(|(seq, (known, cancelled))| {
+            let cancelled = cancelled.then(Instant::now);
+            let slot = None;
+            let held = Held {
+                slot,
+                known,
+                cancelled,
+            };
+            (seq, held)
+        });
         Self {
             adopted: Instant::now(),
             heads: Heads::default(),
             held: held.collect(),
             loading: FxHashSet::default(),
+            snapshots: SnapshotPace::new(),
         }
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::{ExecutionId, ExecutionState, Reason, lifecycle_span_id};
-use proto::v1::{Dispatch, Settlement, Settlements, Task, work_response};
+use proto::v1::{Cancel, Dispatch, Held, Settlement, Settlements, Task, work_response};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
-use super::input::{Change, Watched};
-use super::plan::{ClaimedTask, Ended};
+use super::input::{Change, HeldTask, Watched};
+use super::plan::{CancelledNow, ClaimedTask, Ended};
 use crate::session::Session;
 
 /// Bytes of payload that one message carries, and the last one's: far below what a message may have.
@@ -41,6 +41,25 @@ fn portions(tasks: Vec<Task>) -> Vec<Vec<Task>> {
         }
     }
     portions
+}
+
+/// Tells workers to stop what somebody cancelled.
+pub(super) fn stop(cancelled: &[CancelledNow]) {
+    for cancelled in cancelled {
+        if let CancelledNow::Told { session, id, fence } = cancelled {
+            stop_one(session, (*id, *fence));
+        }
+    }
+}
+
+/// Tells a worker to stop an attempt.
+pub(super) fn stop_one(session: &Session, (id, fence): HeldTask) {
+    let execution_id = Bytes::copy_from_slice(id.as_bytes());
+    let held = vec![Held {
+        execution_id,
+        fence,
+    }];
+    session.send(work_response::Message::Cancel(Cancel { held }));
 }
 
 /// Tells each worker what became of its results, all in one message.
@@ -135,7 +154,12 @@ fn tracestate(scheduler_id: &str, callers: Option<&str>) -> String {
 type Watchers = FxHashMap<ExecutionId, Vec<mpsc::UnboundedSender<Watched>>>;
 
 /// Tells those who watch: how the last attempt ended first, then that the next is claimed.
-pub(super) fn notify(watchers: &mut Watchers, claimed: &[ClaimedTask], ended: &[Ended]) {
+pub(super) fn notify(
+    watchers: &mut Watchers,
+    claimed: &[ClaimedTask],
+    ended: &[Ended],
+    cancelled: &[CancelledNow],
+) {
     let ends = ended.iter().map(|ended| Change {
         id: ended.known.id,
         state: ended.state,
@@ -152,7 +176,22 @@ pub(super) fn notify(watchers: &mut Watchers, claimed: &[ClaimedTask], ended: &[
         fence: claimed.fence,
         worker: Arc::clone(&claimed.session.worker_id),
     });
-    for change in ends.chain(begins) {
+    let over = cancelled.iter().filter_map(|cancelled| match cancelled {
+        CancelledNow::Over {
+            known,
+            attempt,
+            fence,
+        } => Some(Change {
+            id: known.id,
+            state: ExecutionState::Cancelled,
+            reason: Reason::Cancelled,
+            attempt: *attempt,
+            fence: *fence,
+            worker: Arc::from(""),
+        }),
+        CancelledNow::Told { .. } => None,
+    });
+    for change in over.chain(ends).chain(begins) {
         let Some(watching) = watchers.get_mut(&change.id) else {
             continue;
         };

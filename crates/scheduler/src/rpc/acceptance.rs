@@ -15,7 +15,8 @@ use tonic::Code;
 
 use super::scheduler_service::Internal;
 use super::{OUTAGE, told};
-use crate::group::{Incoming, Input, NotTaken, Submit};
+use crate::group::{IdempotencyKey, Incoming, Input, NotTaken, Submit, Taken, Verdicts};
+use crate::posting;
 use crate::shared::Work;
 
 /// Items of one request with their places in it.
@@ -73,17 +74,42 @@ impl Internal {
     ) -> Placed<SubmitVerdict> {
         let (places, items): (Vec<usize>, Vec<Incoming>) = items.into_iter().unzip();
         let (reply, verdicts) = oneshot::channel();
+        let sent = items.clone();
         self.groups.0[group]
-            .send(Input::Submit(Submit { items, reply }))
+            .send(Input::Submit(Submit { items: sent, reply }))
             .await;
         let verdicts = verdicts
             .await
             .unwrap_or_else(|_| places.iter().map(|_| Err(NotTaken::InDoubt)).collect());
-        let verdicts = verdicts.into_iter().map(|verdict| match verdict {
-            Ok(id) => accepted(id.to_string()),
-            Err(why) => refused(refusal(Code::Unavailable, "", why.to_string())),
-        });
-        places.into_iter().zip(verdicts).collect()
+        let verdicts = self.post_what_has_no_owner(items, verdicts).await;
+        places
+            .into_iter()
+            .zip(verdicts.iter().map(told_of))
+            .collect()
+    }
+
+    /// What belongs to a lane without an owner goes through its inbox: whoever takes the lane finds it.
+    async fn post_what_has_no_owner(
+        &self,
+        items: Vec<Incoming>,
+        mut verdicts: Verdicts,
+    ) -> Verdicts {
+        let homeless =
+            |verdict: &Result<_, NotTaken>| matches!(verdict, Err(NotTaken::NotOwner(_)));
+        if !verdicts.iter().any(homeless) || self.shared.deadline.has_passed() {
+            return verdicts;
+        }
+        let places: Vec<usize> = (0..items.len())
+            .filter(|i| homeless(&verdicts[*i]))
+            .collect();
+        let posted = places.iter().map(|place| items[*place].clone()).collect();
+        for (place, verdict) in places
+            .into_iter()
+            .zip(posting::post(&self.shared, posted).await)
+        {
+            verdicts[place] = verdict;
+        }
+        verdicts
     }
 
     async fn forward(
@@ -126,8 +152,9 @@ impl Internal {
         item: ForwardedSubmission,
         arrived: SystemTime,
     ) -> Result<Incoming, Refusal> {
-        let submission = item.submission.unwrap_or_default();
-        check(&submission).map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
+        let mut submission = item.submission.unwrap_or_default();
+        let now = self.shared.clock.now();
+        check(&submission, now).map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
         let policy = policy_of(&submission)
             .map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
         let lane = u16::try_from(item.lane).unwrap_or(u16::MAX);
@@ -143,6 +170,9 @@ impl Internal {
             refusal(Code::NotFound, "job_type", message)
         })?;
         let retry_policy = catalog.policy_number(&policy).await.map_err(unavailable)?;
+        let key = key_of(&submission, (tenant, queue));
+        // What lies in the past is due at once.
+        submission.due_at.take_if(|due| micros_of(*due) <= now);
         let head = head_of(
             submission,
             item.origin,
@@ -153,8 +183,36 @@ impl Internal {
             lane: LaneId(lane),
             work: Arc::new(work),
             arrived,
+            key,
         })
     }
+}
+
+fn key_of(submission: &Submission, (tenant, queue): (i32, i32)) -> Option<IdempotencyKey> {
+    if submission.idempotency_key.is_empty() {
+        return None;
+    }
+    let to_do = domain::ToDo {
+        queue,
+        job_type: &submission.job_type,
+        content_type: &submission.content_type,
+        due: submission.due_at.map(micros_of),
+        payload: &submission.payload,
+    };
+    Some(IdempotencyKey {
+        hash: domain::key_hash(tenant, &submission.idempotency_key),
+        fingerprint: to_do.fingerprint(),
+    })
+}
+
+/// To the microsecond, as the database keeps it.
+fn micros_of(time: prost_types::Timestamp) -> Micros {
+    let micros = i64::from(time.nanos) / 1_000;
+    Micros(
+        time.seconds
+            .saturating_mul(1_000_000)
+            .saturating_add(micros),
+    )
 }
 
 /// Where a lane's owner is reached if it is another scheduler.
@@ -168,15 +226,27 @@ fn number(wire: u32) -> i32 {
     i32::try_from(wire).unwrap_or(0)
 }
 
-fn accepted(id: String) -> SubmitVerdict {
-    SubmitVerdict {
-        verdict: Some(Verdict::ExecutionId(id)),
-    }
+fn told_of(verdict: &Result<Taken, NotTaken>) -> SubmitVerdict {
+    let why = match verdict {
+        Ok(Taken { id, duplicate }) => {
+            return SubmitVerdict {
+                verdict: Some(Verdict::ExecutionId(id.to_string())),
+                duplicate: *duplicate,
+            };
+        }
+        Err(why) => why,
+    };
+    let (code, field) = match why {
+        NotTaken::KeyConflict(_) => (Code::AlreadyExists, "idempotency_key"),
+        _ => (Code::Unavailable, ""),
+    };
+    refused(refusal(code, field, why.to_string()))
 }
 
 fn refused(refusal: Refusal) -> SubmitVerdict {
     SubmitVerdict {
         verdict: Some(Verdict::Refusal(refusal)),
+        duplicate: false,
     }
 }
 
@@ -188,13 +258,17 @@ fn refusal(code: Code, field: &str, message: String) -> Refusal {
     }
 }
 
-fn check(submission: &Submission) -> Result<(), LimitError> {
+fn check(submission: &Submission, now: Micros) -> Result<(), LimitError> {
     fn texts<'a>((name, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
         (name, value)
     }
     limits::check_type_name("job_type", &submission.job_type)?;
     limits::check_content_type("content_type", &submission.content_type)?;
     limits::check_correlation_id(&submission.correlation_id)?;
+    limits::check_idempotency_key(&submission.idempotency_key)?;
+    if let Some(due) = submission.due_at {
+        limits::check_due(micros_of(due), now)?;
+    }
     limits::check_labels(submission.labels.iter().map(texts))?;
     limits::check_headers(submission.headers.iter().map(texts))?;
     if submission.payload.len() > limits::MAX_PAYLOAD_BYTES {
@@ -270,6 +344,7 @@ fn head_of(
         job_type,
         priority: Priority::from_number(submission.priority).unwrap_or(Priority::Normal),
         accepted: Micros(0),
+        due: submission.due_at.map(micros_of),
         timeout: timeout.clamp(limits::MIN_TIMEOUT, limits::MAX_TIMEOUT),
         retry_policy,
         trace: bytes_of(&origin.trace_context),

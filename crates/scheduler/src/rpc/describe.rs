@@ -1,5 +1,6 @@
 //! An execution as clients see it, from its owner's memory and its rows.
 
+use domain::lane::Wait;
 use domain::{ExecutionId, ExecutionState, Micros};
 use proto::v1::{Attempt, Execution};
 use store::{StoredAttempt, StoredExecution};
@@ -17,8 +18,16 @@ pub(super) struct Standing {
     pub(super) worker: String,
 }
 
+/// Where an execution stands that neither memory nor an outcome knows: beyond the horizon of what is read.
+fn not_begun(stored: &StoredExecution, now: Micros) -> ExecutionState {
+    match stored.head.due.is_some_and(|due| due > now) {
+        true => ExecutionState::Scheduled,
+        false => ExecutionState::Queued,
+    }
+}
+
 /// Memory was asked first, so what the rows know beyond it is newer.
-pub(super) fn standing(stored: &StoredExecution, memory: &InMemory) -> Standing {
+pub(super) fn standing(stored: &StoredExecution, memory: &InMemory, now: Micros) -> Standing {
     let last = stored.attempts.last();
     let from_rows = |state: ExecutionState| Standing {
         state,
@@ -44,11 +53,14 @@ pub(super) fn standing(stored: &StoredExecution, memory: &InMemory) -> Standing 
             fence: *fence,
             worker: worker.to_string(),
         },
+        InMemory::Timed {
+            wait: Wait::Scheduled,
+        } if last.is_none() => from_rows(ExecutionState::Scheduled),
         InMemory::Queued { since } if !last.is_some_and(|last| last.state.is_final()) => Standing {
             since: *since,
             ..from_rows(ExecutionState::Queued)
         },
-        _ => from_rows(last.map_or(ExecutionState::Queued, |last| last.state)),
+        _ => from_rows(last.map_or_else(|| not_begun(stored, now), |last| last.state)),
     }
 }
 
@@ -60,7 +72,7 @@ pub(super) async fn execution(
     shared: &Shared,
 ) -> Execution {
     let head = &stored.head;
-    let standing = standing(stored, memory);
+    let standing = standing(stored, memory, shared.clock.now());
     let catalog = &shared.catalog;
     let queue = catalog.queue(head.queue).await.ok().flatten();
     let job_type = catalog.job_type(head.job_type).await.ok().flatten();
@@ -102,11 +114,21 @@ pub(super) async fn execution(
         trace_kept: head.trace.is_some_and(|trace| trace[24] & 1 == 1),
         max_attempts: policy.map_or(0, |policy| u32::from(policy.max_attempts)),
         partition: u32::from(id.lane().0),
+        due_at: head.due.map(timestamp),
+        cancel_requested: matches!(
+            memory,
+            InMemory::Running {
+                cancelled: true,
+                ..
+            }
+        ),
     }
 }
 
 fn attempts(stored: &StoredExecution, memory: &InMemory) -> Vec<Attempt> {
-    let mut attempts: Vec<Attempt> = stored.attempts.iter().map(ended).collect();
+    // An outcome without a worker is no attempt: somebody cancelled what nobody ran.
+    let by_workers = stored.attempts.iter().filter(|a| !a.worker.is_empty());
+    let mut attempts: Vec<Attempt> = by_workers.map(ended).collect();
     let last_fence = stored.attempts.last().map_or(0, |last| last.fence);
     if let InMemory::Running {
         fence,
@@ -114,6 +136,7 @@ fn attempts(stored: &StoredExecution, memory: &InMemory) -> Vec<Attempt> {
         worker,
         claimed,
         queued_us,
+        ..
     } = memory
         && *fence > last_fence
     {
@@ -149,7 +172,7 @@ fn ended(attempt: &StoredAttempt) -> Attempt {
     }
 }
 
-fn timestamp(at: Micros) -> prost_types::Timestamp {
+pub(super) fn timestamp(at: Micros) -> prost_types::Timestamp {
     let seconds = at.0.div_euclid(1_000_000);
     let nanos = i32::try_from(at.0.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
     prost_types::Timestamp { seconds, nanos }

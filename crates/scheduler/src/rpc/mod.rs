@@ -1,7 +1,9 @@
 //! What the scheduler serves: gateways and peers on one service, workers on the other.
 
 mod acceptance;
+mod cancelling;
 mod describe;
+mod listing;
 mod reading;
 mod scheduler_service;
 mod watching;

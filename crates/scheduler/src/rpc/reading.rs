@@ -50,7 +50,8 @@ impl Internal {
             .into_inner())
     }
 
-    fn elsewhere(&self, id: ExecutionId) -> Option<String> {
+    /// Where the owner of its lane is reached, if that is another scheduler.
+    pub(super) fn elsewhere(&self, id: ExecutionId) -> Option<String> {
         let view = self.shared.view.borrow();
         let owner = *view.lane_owners.get(usize::from(id.lane().0))?;
         let scheduler = view.schedulers.get(owner.checked_sub(1)? as usize)?;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use proto::internal::v1::scheduler_service_server::SchedulerService;
 use proto::internal::v1::{
-    GetExecutionRequest, GetExecutionResponse, ResolveKeyRequest, ResolveKeyResponse,
+    CancelExecutionRequest, CancelExecutionResponse, GetExecutionRequest, GetExecutionResponse,
+    ListExecutionsRequest, ListExecutionsResponse, ResolveKeyRequest, ResolveKeyResponse,
     ResolveQueueRequest, ResolveQueueResponse, SubmitRequest, SubmitResponse, WatchClusterRequest,
     WatchClusterResponse, WatchExecutionsRequest, WatchExecutionsResponse,
 };
@@ -152,6 +153,22 @@ impl SchedulerService for Internal {
     ) -> Result<Response<GetExecutionResponse>, Status> {
         let request = self.check(request)?;
         self.read(request).await.map(Response::new)
+    }
+
+    async fn cancel_execution(
+        &self,
+        request: Request<CancelExecutionRequest>,
+    ) -> Result<Response<CancelExecutionResponse>, Status> {
+        let request = self.check(request)?;
+        self.cancel(request).await.map(Response::new)
+    }
+
+    async fn list_executions(
+        &self,
+        request: Request<ListExecutionsRequest>,
+    ) -> Result<Response<ListExecutionsResponse>, Status> {
+        let request = self.check(request)?;
+        self.list(request).await.map(Response::new)
     }
 
     async fn watch_executions(

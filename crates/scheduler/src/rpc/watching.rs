@@ -65,7 +65,7 @@ impl Internal {
             .await;
         let memory = memory.await.ok().flatten().ok_or_else(|| no_owner(id))?;
         let stored = self.stored(id, tenant).await?;
-        Ok(standing(&stored, &memory))
+        Ok(standing(&stored, &memory, self.shared.clock.now()))
     }
 }
 

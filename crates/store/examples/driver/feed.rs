@@ -52,6 +52,7 @@ impl Feed {
                 seq,
                 home,
                 head: Arc::clone(&self.head),
+                place: store::Place::Window,
             })
             .collect();
         batch.rows.push(draft.seal(Uuid::new_v4().as_u128()));
@@ -97,6 +98,7 @@ impl Feed {
             output: None,
             output_type: None,
             trace_kept: false,
+            place: store::Place::Window,
         }
     }
 }
@@ -114,6 +116,7 @@ fn head() -> Head {
         job_type: CLASS.job_type,
         priority: CLASS.priority,
         accepted: Micros(0),
+        due: None,
         timeout: Duration::from_secs(300),
         retry_policy: 1,
         trace: Some([9; 25]),

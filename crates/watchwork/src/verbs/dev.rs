@@ -107,6 +107,7 @@ fn commands(dev: &DevFile, dir: &Path) -> String {
     lines.push("watchwork submit sleep --payload '{\"ms\":200}' --wait".to_owned());
     lines.push("watchwork submit fail --payload '{\"times\":1}' --wait".to_owned());
     lines.push("watchwork get ID".to_owned());
+    lines.push("watchwork list".to_owned());
     lines.push("watchwork watch ID".to_owned());
     lines.push("watchwork trace ID".to_owned());
     lines.iter().map(|line| format!("  {line}\n")).collect()

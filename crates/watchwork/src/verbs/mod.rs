@@ -1,13 +1,17 @@
 //! What can be done, a file each.
 
+mod cancel;
 mod dev;
 mod get;
+mod list;
 mod submit;
 mod trace;
 mod watch;
 
+pub(crate) use cancel::cancel;
 pub(crate) use dev::dev;
 pub(crate) use get::get;
+pub(crate) use list::list;
 pub(crate) use submit::submit;
 pub(crate) use trace::trace;
 pub(crate) use watch::watch;

@@ -1,6 +1,8 @@
 use std::fs;
 use std::io::{self, Read as _};
+use std::time::SystemTime;
 
+use prost_types::Timestamp;
 use proto::v1::{ExecutionState, Priority, RetryPolicy, Submission};
 use serde_json::{Value, json};
 
@@ -18,12 +20,22 @@ pub(crate) async fn submit(
     args: SubmitArgs,
 ) -> Result<(), Failure> {
     let waits = args.wait;
-    let id = client.submit(submission(args)?).await?;
+    let stored = client.hand_in(submission(args)?).await?;
+    let (id, duplicate) = (stored.execution_id, stored.duplicate);
     match (waits, output.is_json()) {
-        (false, true) => return Ok(output.json(&json!({"execution_id": id}))?),
+        (false, true) => {
+            let value = json!({"execution_id": id, "duplicate": duplicate});
+            return Ok(output.json(&value)?);
+        }
         (_, false) => output.text(&format!("{id}\n"))?,
         // The one JSON value of a waiting call is the execution.
         (true, true) => {}
+    }
+    // Standard output holds the id alone, for scripts.
+    if duplicate {
+        eprintln!(
+            "watchwork: {id} was submitted before, with this idempotency key: nothing was added"
+        );
     }
     if !waits {
         return Ok(());
@@ -48,6 +60,7 @@ fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
         max_attempts: Some(most),
         ..RetryPolicy::default()
     });
+    let due_at = due_at(&args)?;
     let timeout = args
         .timeout
         .map(prost_types::Duration::try_from)
@@ -63,7 +76,18 @@ fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
         correlation_id: args.correlation_id.unwrap_or_default(),
         retry_policy,
         timeout: timeout.map_err(|_| Failure::usage("--timeout is too long"))?,
+        idempotency_key: args.idempotency_key.unwrap_or_default(),
+        due_at,
     })
+}
+
+fn due_at(args: &SubmitArgs) -> Result<Option<Timestamp>, Failure> {
+    let Some(delay) = args.delay else {
+        return Ok(args.at);
+    };
+    let due = SystemTime::now().checked_add(delay);
+    let due = due.ok_or_else(|| Failure::usage("--in is too long"))?;
+    Ok(Some(Timestamp::from(due)))
 }
 
 /// The payload and its media type, from `JSON`, `@file` or `-`.

@@ -2,17 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod cancelling;
+mod listing;
 mod scripted_api;
+mod submitting;
 mod traces;
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use proto::v1::{AttemptResult, ExecutionState};
+use prost_types::Timestamp;
+use proto::v1::ExecutionState;
 use tokio::process::Command;
 use tonic::Status;
 
-use crate::scripted_api::{ID, KEY, ScriptedApi, attempt, change, execution};
+use crate::scripted_api::{ID, KEY, ScriptedApi, change, execution};
 
 /// Runs the binary against `api`.
 pub(crate) async fn watchwork(api: &ScriptedApi, args: &[&str]) -> Output {
@@ -37,55 +41,15 @@ pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-pub(crate) fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+/// Standard output's JSON values, one a line.
+pub(crate) fn values(output: &Output) -> Vec<serde_json::Value> {
+    let lines = stdout(output);
+    let parse = |line| serde_json::from_str(line).unwrap();
+    lines.lines().map(parse).collect()
 }
 
-#[tokio::test]
-async fn submit_sends_what_was_said_and_prints_the_id() {
-    let api = ScriptedApi::start().await;
-    let args = [
-        "submit",
-        "mail.send",
-        "--queue",
-        "checks",
-        "--priority",
-        "high",
-        "--payload",
-        "{\"a\":1}",
-        "--label",
-        "team=x",
-        "--header",
-        "X-A=b",
-        "--correlation-id",
-        "c-1",
-        "--max-attempts",
-        "3",
-        "--timeout",
-        "1500ms",
-    ];
-    let ended = watchwork(&api, &args).await;
-    assert_eq!(
-        (code(&ended), stdout(&ended)),
-        (0, format!("{ID}\n")),
-        "{}",
-        stderr(&ended)
-    );
-    let sent = api.submitted();
-    assert_eq!(
-        (sent.job_type.as_str(), sent.queue.as_str()),
-        ("mail.send", "checks")
-    );
-    assert_eq!(
-        (sent.priority, sent.payload.as_ref()),
-        (2, b"{\"a\":1}".as_slice())
-    );
-    assert_eq!(sent.content_type, "application/json");
-    assert_eq!((&*sent.labels["team"], &*sent.headers["X-A"]), ("x", "b"));
-    assert_eq!(sent.correlation_id, "c-1");
-    assert_eq!(sent.retry_policy.unwrap().max_attempts, Some(3));
-    let timeout = sent.timeout.unwrap();
-    assert_eq!((timeout.seconds, timeout.nanos), (1, 500_000_000));
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 #[tokio::test]
@@ -117,33 +81,6 @@ async fn exit_codes_say_what_happened() {
 }
 
 #[tokio::test]
-async fn submit_wait_shows_the_end_and_fails_with_a_bad_one() {
-    let api = ScriptedApi::start().await;
-    let attempts = vec![
-        attempt(1, AttemptResult::Error),
-        attempt(2, AttemptResult::Success),
-    ];
-    api.says(execution(ExecutionState::Succeeded, attempts));
-    api.plays(vec![Ok(change(ExecutionState::Succeeded))]);
-    let good = watchwork(&api, &["submit", "t", "--wait"]).await;
-    assert_eq!(code(&good), 0, "{}", stderr(&good));
-    assert!(stdout(&good).contains("SUCCEEDED") && stdout(&good).contains("2/5"));
-
-    api.says(execution(
-        ExecutionState::DeadLettered,
-        vec![attempt(1, AttemptResult::Error)],
-    ));
-    api.plays(vec![Ok(change(ExecutionState::DeadLettered))]);
-    let bad = watchwork(&api, &["submit", "t", "--wait", "-o", "json"]).await;
-    assert_eq!(code(&bad), 5);
-    let value: serde_json::Value = serde_json::from_slice(&bad.stdout).unwrap();
-    assert_eq!(
-        (&value["execution_id"], &value["state"]),
-        (&ID.into(), &"DEAD_LETTERED".into())
-    );
-}
-
-#[tokio::test]
 async fn watch_goes_on_after_a_gateway_that_went_away() {
     let api = ScriptedApi::start().await;
     let running = || Ok(change(ExecutionState::Running));
@@ -151,9 +88,47 @@ async fn watch_goes_on_after_a_gateway_that_went_away() {
     api.plays(vec![running(), Ok(change(ExecutionState::Failed))]);
     let ended = watchwork(&api, &["watch", ID, "-o", "json"]).await;
     assert_eq!(code(&ended), 5, "{}", stderr(&ended));
-    let states: Vec<_> = stdout(&ended)
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["state"].clone())
+    let states: Vec<_> = values(&ended)
+        .iter()
+        .map(|value| value["state"].clone())
         .collect();
     assert_eq!(states, ["RUNNING", "FAILED"]);
+}
+
+#[tokio::test]
+async fn watch_ends_badly_with_a_cancelled_execution() {
+    let api = ScriptedApi::start().await;
+    api.plays(vec![Ok(change(ExecutionState::Cancelled))]);
+    let ended = watchwork(&api, &["watch", ID]).await;
+    assert_eq!(code(&ended), 5, "{}", stderr(&ended));
+    assert!(stdout(&ended).contains("CANCELLED"));
+}
+
+#[tokio::test]
+async fn get_shows_when_it_is_due_and_that_it_is_being_cancelled() {
+    let api = ScriptedApi::start().await;
+    let mut scheduled = execution(ExecutionState::Scheduled, vec![]);
+    scheduled.due_at = Some(Timestamp {
+        seconds: 1_790_000_000,
+        nanos: 0,
+    });
+    api.says(scheduled);
+    let text = stdout(&watchwork(&api, &["get", ID]).await);
+    assert!(text.contains("state      SCHEDULED\n"), "{text}");
+    assert!(
+        text.contains("due        2026-09-21T14:13:20.000000Z\n"),
+        "{text}"
+    );
+    let value = &values(&watchwork(&api, &["get", ID, "-o", "json"]).await)[0];
+    assert_eq!(value["due_at"], "2026-09-21T14:13:20.000000Z");
+    assert_eq!(value["cancel_requested"], false);
+
+    let mut running = execution(ExecutionState::Running, vec![]);
+    running.cancel_requested = true;
+    api.says(running);
+    let text = stdout(&watchwork(&api, &["get", ID]).await);
+    assert!(text.contains("its worker is told to stop"), "{text}");
+    let value = &values(&watchwork(&api, &["get", ID, "-o", "json"]).await)[0];
+    assert_eq!(value["cancel_requested"], true);
+    assert_eq!(value.get("due_at"), None);
 }

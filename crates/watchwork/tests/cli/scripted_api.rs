@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use proto::v1::execution_service_server::{ExecutionService, ExecutionServiceServer};
 use proto::v1::{
-    Attempt, AttemptResult, Execution, ExecutionState, GetExecutionRequest, GetExecutionResponse,
-    Submission, SubmitBatchRequest, SubmitBatchResponse, SubmitRequest, SubmitResponse,
-    WatchExecutionsRequest, WatchExecutionsResponse,
+    Attempt, AttemptResult, CancelExecutionRequest, CancelExecutionResponse, Execution,
+    ExecutionState, GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest,
+    ListExecutionsResponse, Submission, SubmitBatchRequest, SubmitBatchResponse, SubmitRequest,
+    SubmitResponse, WatchExecutionsRequest, WatchExecutionsResponse,
 };
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -17,6 +18,9 @@ use tonic::{Request, Response, Status};
 pub(crate) const KEY: &str = "wk_0123456789abcdef_0123456789abcdefghijklmnopqrstuv";
 pub(crate) const ID: &str = "0199c8a1-7d2e-8003-8000-0000000c3a91";
 pub(crate) const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// An idempotency key that was used before.
+pub(crate) const KNOWN_KEY: &str = "known";
 
 type Changes = Vec<Result<WatchExecutionsResponse, Status>>;
 
@@ -31,6 +35,10 @@ struct Script {
     execution: Option<Execution>,
     failure: Option<Status>,
     watches: VecDeque<Changes>,
+    watched: Vec<String>,
+    cancels: VecDeque<Result<ExecutionState, Status>>,
+    pages: VecDeque<ListExecutionsResponse>,
+    listed: Vec<ListExecutionsRequest>,
 }
 
 impl ScriptedApi {
@@ -67,6 +75,26 @@ impl ScriptedApi {
     /// A further watch, after those that were given before, plays these changes.
     pub(crate) fn plays(&self, changes: Changes) {
         self.script.lock().unwrap().watches.push_back(changes);
+    }
+
+    /// The next cancellation, after those that were given before, ends so.
+    pub(crate) fn cancels(&self, end: Result<ExecutionState, Status>) {
+        self.script.lock().unwrap().cancels.push_back(end);
+    }
+
+    /// A further list, after those that were given before, has this page.
+    pub(crate) fn lists(&self, page: ListExecutionsResponse) {
+        self.script.lock().unwrap().pages.push_back(page);
+    }
+
+    /// What was asked of lists, in order.
+    pub(crate) fn listed(&self) -> Vec<ListExecutionsRequest> {
+        self.script.lock().unwrap().listed.clone()
+    }
+
+    /// What was watched last.
+    pub(crate) fn watched(&self) -> Vec<String> {
+        self.script.lock().unwrap().watched.clone()
     }
 
     /// What was submitted last.
@@ -135,9 +163,12 @@ impl ExecutionService for Service {
         request: Request<SubmitRequest>,
     ) -> Result<Response<SubmitResponse>, Status> {
         check(&request)?;
-        self.0.lock().unwrap().submitted = request.into_inner().submission;
+        let submission = request.into_inner().submission.unwrap();
+        let duplicate = submission.idempotency_key == KNOWN_KEY;
+        self.0.lock().unwrap().submitted = Some(submission);
         Ok(Response::new(SubmitResponse {
             execution_id: ID.to_owned(),
+            duplicate,
         }))
     }
 
@@ -162,18 +193,37 @@ impl ExecutionService for Service {
         }
     }
 
+    async fn list_executions(
+        &self,
+        request: Request<ListExecutionsRequest>,
+    ) -> Result<Response<ListExecutionsResponse>, Status> {
+        check(&request)?;
+        let mut script = self.0.lock().unwrap();
+        script.listed.push(request.into_inner());
+        let page = script.pages.pop_front();
+        Ok(Response::new(page.unwrap_or_default()))
+    }
+
+    async fn cancel_execution(
+        &self,
+        request: Request<CancelExecutionRequest>,
+    ) -> Result<Response<CancelExecutionResponse>, Status> {
+        check(&request)?;
+        let end = self.0.lock().unwrap().cancels.pop_front();
+        let state = end.unwrap_or_else(|| Err(Status::not_found("there is no such execution")))?;
+        let mut answer = CancelExecutionResponse::default();
+        answer.set_state(state);
+        Ok(Response::new(answer))
+    }
+
     async fn watch_executions(
         &self,
         request: Request<WatchExecutionsRequest>,
     ) -> Result<Response<Self::WatchExecutionsStream>, Status> {
         check(&request)?;
-        let changes = self
-            .0
-            .lock()
-            .unwrap()
-            .watches
-            .pop_front()
-            .unwrap_or_default();
+        let mut script = self.0.lock().unwrap();
+        script.watched = request.into_inner().execution_ids;
+        let changes = script.watches.pop_front().unwrap_or_default();
         Ok(Response::new(Box::pin(tonic::codegen::tokio_stream::iter(
             changes,
         ))))

@@ -29,8 +29,8 @@ const TERMINATED_WITHIN: Duration = Duration::from_secs(2);
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
 /// Runs a program; no shell is involved. It and all that it starts form a process group, which is
-/// killed whole, by SIGTERM and two seconds later SIGKILL, when the attempt is out of time or the
-/// worker shuts down, at once when the attempt has lost its right to run, and at the latest when
+/// killed whole, by SIGTERM and two seconds later SIGKILL, when the attempt is out of time, the
+/// execution is cancelled or the worker shuts down, at once when the attempt has lost its right to run, and at the latest when
 /// the program has ended.
 ///
 /// The program finds in its environment: `PATH`, `HOME`, `USER`, `LANG`, `LC_ALL`, `TZ` and
@@ -86,6 +86,8 @@ impl Command {
     ) -> Result<Output, HandlerError> {
         let cancellation = context.cancellation();
         let ended = tokio::select! {
+            // What has ended by itself was not told to.
+            biased;
             ended = running.attend() => ended?,
             () = cancellation.cancelled() => {
                 running.group.terminate();

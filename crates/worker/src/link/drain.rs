@@ -46,9 +46,7 @@ impl Link {
         let now = Instant::now();
         self.drain = Some(Drain::new(now, self.profile.shutdown_grace));
         self.share_out();
-        while let Some(id) = self.waiting.pop_front() {
-            self.return_unbegun(id, now);
-        }
+        self.return_unbegun(now);
         self.tell(Notice::Draining {
             running: self.running,
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use domain::ExecutionId;
+use domain::{ExecutionId, LaneId};
 use proto::v1;
 
 use super::peers::PeerId;
@@ -16,7 +16,14 @@ use crate::outcome::Report;
 #[derive(Default)]
 pub(super) struct Holdings {
     by_execution: HashMap<ExecutionId, Held>,
+    /// How many have not ended, by where they belong.
+    under_way: HashMap<Origin, u32>,
+    /// How many of those have begun.
+    running: u32,
 }
+
+/// Where a task belongs: to its lane's owner, and to who handed it out while there is none.
+pub(super) type Origin = (LaneId, SchedulerRef);
 
 /// The right to one attempt, and how far it is.
 pub(super) struct Held {
@@ -69,14 +76,91 @@ impl Holdings {
             .filter(|held| held.fence == fence)
     }
 
+    /// Holds a task that waits to begin; gives the one that was held under another fence.
     pub(super) fn insert(&mut self, id: ExecutionId, held: Held) -> Option<Held> {
-        self.by_execution.insert(id, held)
+        let origin = (id.lane(), held.origin);
+        let older = self.by_execution.insert(id, held);
+        if let Some(older) = &older {
+            self.discount(id, older.origin, &older.stage);
+        }
+        *self.under_way.entry(origin).or_default() += 1;
+        older
+    }
+
+    /// A waiting task gets a slot; `None` if it doesn't wait any more.
+    pub(super) fn begin(&mut self, id: ExecutionId) -> Option<(Arc<Shared>, Bytes)> {
+        let held = self.by_execution.get_mut(&id)?;
+        let Stage::Waiting { shared, payload } = &mut held.stage else {
+            return None;
+        };
+        let (shared, payload) = (Arc::clone(shared), std::mem::take(payload));
+        held.stage = Stage::Running {
+            shared: Arc::clone(&shared),
+        };
+        self.running += 1;
+        Some((shared, payload))
+    }
+
+    /// An attempt ended with this result, to be sent at once. `false`: it isn't held, or has a
+    /// result already.
+    pub(super) fn end(&mut self, report: Report, now: Instant) -> bool {
+        let id = report.execution_id;
+        let Some(held) = self
+            .exact_mut(id, report.fence)
+            .filter(|held| held.unfinished().is_some())
+        else {
+            return false;
+        };
+        let origin = held.origin;
+        let ended = Stage::Ended(Box::new(Unsettled {
+            report,
+            sent: 0,
+            sent_to: None,
+            due: now,
+        }));
+        let before = std::mem::replace(&mut held.stage, ended);
+        self.discount(id, origin, &before);
+        true
     }
 
     /// Lets go of one, if it is held under this fence.
     pub(super) fn remove(&mut self, id: ExecutionId, fence: u64) -> Option<Held> {
         self.exact_mut(id, fence)?;
-        self.by_execution.remove(&id)
+        let held = self.by_execution.remove(&id)?;
+        self.discount(id, held.origin, &held.stage);
+        Some(held)
+    }
+
+    /// Whether it is held and has not begun.
+    pub(super) fn is_waiting(&self, id: ExecutionId) -> bool {
+        let held = self.by_execution.get(&id);
+        held.is_some_and(|held| matches!(held.stage, Stage::Waiting { .. }))
+    }
+
+    /// How many have not ended, by where they belong.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = (Origin, u32)> {
+        self.under_way
+            .iter()
+            .map(|(origin, count)| (*origin, *count))
+    }
+
+    /// How many have begun and not ended.
+    pub(super) fn running(&self) -> u32 {
+        self.running
+    }
+
+    fn discount(&mut self, id: ExecutionId, origin: SchedulerRef, stage: &Stage) {
+        match stage {
+            Stage::Waiting { .. } => {}
+            Stage::Running { .. } => self.running -= 1,
+            Stage::Ended(_) => return,
+        }
+        if let Entry::Occupied(mut count) = self.under_way.entry((id.lane(), origin)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     /// Lets go of a result under this fence; what has not ended can't be settled.
@@ -130,15 +214,5 @@ impl Held {
             Stage::Ended(unsettled) => Some(unsettled),
             Stage::Waiting { .. } | Stage::Running { .. } => None,
         }
-    }
-
-    /// It ended with this result, to be sent at once.
-    pub(super) fn end(&mut self, report: Report, now: Instant) {
-        self.stage = Stage::Ended(Box::new(Unsettled {
-            report,
-            sent: 0,
-            sent_to: None,
-            due: now,
-        }));
     }
 }

@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use domain::ExecutionId;
 use proto::v1;
 use proto::v1::work_response::Message as Response;
 
@@ -12,7 +11,7 @@ use super::peers::PeerId;
 use super::schedulers::SchedulerRef;
 use crate::context::Shared;
 use crate::notice::Notice;
-use crate::outcome::{Outcome, Report, Times};
+use crate::outcome::Report;
 use crate::stop::Urgency;
 use crate::task::Task;
 
@@ -28,6 +27,9 @@ impl Link {
             Response::Settlements(settled) => self.settle(peer, &settled.settlements),
             Response::ClusterView(view) => self.see(view),
             Response::Revoke(revoked) => self.revoke(&revoked.held),
+            Response::Cancel(cancelled) => self.cancel(&cancelled.held),
+            Response::TakeBack(listed) => self.take_back(&listed.held),
+            Response::Demand(demand) => self.peers.note_demand(peer, demand.tasks),
             // The session keeps these to itself.
             Response::Welcome(_) | Response::HeartbeatAnswer(_) => {}
         }
@@ -69,9 +71,9 @@ impl Link {
             // The scheduler claimed it anew: the earlier claim is void.
             shared.stop.request(Urgency::Drop);
         }
-        match self.drain {
-            None => self.waiting.push_back(id),
-            Some(_) => self.return_unbegun(id, now),
+        self.waiting.push_back(id);
+        if self.drain.is_some() {
+            self.return_unbegun(now);
         }
     }
 
@@ -81,15 +83,8 @@ impl Link {
             let Some(id) = self.waiting.pop_front() else {
                 break;
             };
-            let Some(held) = self.holdings.get_mut(id) else {
+            let Some((shared, payload)) = self.holdings.begin(id) else {
                 continue;
-            };
-            let Stage::Waiting { shared, payload } = &mut held.stage else {
-                continue;
-            };
-            let (shared, payload) = (Arc::clone(shared), std::mem::take(payload));
-            held.stage = Stage::Running {
-                shared: Arc::clone(&shared),
             };
             self.runner.start(shared, payload);
             self.running += 1;
@@ -101,50 +96,8 @@ impl Link {
     /// to be sent.
     pub(super) fn ended(&mut self, report: Report) {
         self.running = self.running.saturating_sub(1);
-        let id = report.execution_id;
-        let Some(held) = self.holdings.exact_mut(id, report.fence) else {
-            return;
-        };
-        if held.unfinished().is_some() {
-            held.end(report, Instant::now());
-            self.outgoing.push(id);
-        }
-    }
-
-    /// Hands back a task that has not begun.
-    pub(super) fn return_unbegun(&mut self, id: ExecutionId, now: Instant) {
-        let Some(held) = self.holdings.get_mut(id) else {
-            return;
-        };
-        let Stage::Waiting { shared, .. } = &held.stage else {
-            return;
-        };
-        let times = Times {
-            arrived: shared.task.arrived,
-            begun: None,
-            ended: now,
-        };
-        let report = Report::new(id, held.fence, Outcome::Stopped, times);
-        held.end(report, now);
-        self.outgoing.push(id);
-    }
-
-    /// Lets go of what the worker has no right to: nothing is reported.
-    fn revoke(&mut self, revoked: &[v1::Held]) {
-        for right in revoked {
-            let Some(id) = ExecutionId::from_slice(&right.execution_id) else {
-                continue;
-            };
-            self.let_go(id, right.fence);
-        }
-    }
-
-    /// Lets go of one, and stops its handler where it stands.
-    pub(super) fn let_go(&mut self, id: ExecutionId, fence: u64) {
-        let held = self.holdings.remove(id, fence);
-        if let Some(shared) = held.as_ref().and_then(Held::unfinished) {
-            shared.stop.request(Urgency::Drop);
-        }
+        self.sharing.note_end(report.ran);
+        self.conclude(report, Instant::now());
     }
 
     fn show_running(&self) {

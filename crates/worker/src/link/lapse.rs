@@ -7,6 +7,7 @@ use super::held::Stage;
 use super::peers::PeerId;
 use super::schedulers::SchedulerRef;
 use crate::attempt::ASK_GRACE;
+use crate::context::Shared;
 use crate::notice::Notice;
 use crate::outcome::{Outcome, Report, Times};
 use crate::stop::Urgency;
@@ -48,29 +49,43 @@ impl Link {
         }
     }
 
-    /// Reports the timeout of handlers that block their thread, so that nothing can stop them:
-    /// their executions must not hang with them. Their slots stay taken until they come back.
+    /// Reports the end of handlers that block their thread, so that nothing can stop them: their
+    /// executions must not hang with them. Their slots stay taken until they come back.
     pub(super) fn give_up_what_cannot_be_stopped(&mut self, now: Instant) {
-        for (id, held) in self.holdings.iter_mut() {
-            let Stage::Running { shared } = &held.stage else {
-                continue;
-            };
-            let Some(begun) = shared.begun.get().copied() else {
-                continue;
-            };
-            let limit = shared.task.timeout;
-            if begun + limit + ASK_GRACE + STOPPED_WITHIN >= now {
-                continue;
-            }
-            shared.stop.request(Urgency::Drop);
-            let times = Times {
-                arrived: shared.task.arrived,
-                begun: Some(begun),
-                ended: now,
-            };
-            let report = Report::new(id, held.fence, Outcome::TimedOut(limit), times);
-            held.end(report, now);
-            self.outgoing.push(id);
+        let cancel_grace = self.runner.cancel_grace;
+        let overdue: Vec<Report> = self
+            .holdings
+            .iter()
+            .filter_map(|(_, held)| match &held.stage {
+                Stage::Running { shared } => overdue(shared, cancel_grace, now),
+                Stage::Waiting { .. } | Stage::Ended(_) => None,
+            })
+            .collect();
+        for report in overdue {
+            self.conclude(report, now);
         }
     }
+}
+
+/// The end of an attempt that should have ended long ago, because it was cancelled or is out of time.
+fn overdue(shared: &Shared, cancel_grace: Duration, now: Instant) -> Option<Report> {
+    let (task, begun) = (&shared.task, shared.begun.get().copied());
+    let (latest, outcome) = match (shared.stop.cancelled(), begun) {
+        (Some(since), _) => (since + cancel_grace, Outcome::Cancelled),
+        (None, Some(begun)) => (
+            begun + task.timeout + ASK_GRACE,
+            Outcome::TimedOut(task.timeout),
+        ),
+        (None, None) => return None,
+    };
+    if latest + STOPPED_WITHIN >= now {
+        return None;
+    }
+    shared.stop.request(Urgency::Drop);
+    let times = Times {
+        arrived: task.arrived,
+        begun,
+        ended: now,
+    };
+    Some(Report::new(task.execution_id, task.fence, outcome, times))
 }

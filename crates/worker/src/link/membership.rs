@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use proto::v1;
@@ -11,8 +11,6 @@ use super::{Link, seeds};
 use crate::metrics::unix_seconds;
 use crate::notice::Notice;
 
-/// How long a turn lasts when there are fewer slots than schedulers.
-const TURN: Duration = Duration::from_secs(1);
 /// What `/health` calls the link.
 const COMPONENT: &str = "schedulers";
 
@@ -79,9 +77,7 @@ impl Link {
         // What Hello says is held must be.
         self.stop_what_lost_its_right(Instant::now());
         self.peers.open(peer, outbox);
-        let window = self
-            .peers
-            .share_out(self.open_slots(), self.turn, Some(peer));
+        let window = self.share_out_by_hello(peer);
         let profile = &self.profile;
         let hello = v1::Hello {
             worker_id: profile.worker_id.clone(),
@@ -172,22 +168,6 @@ impl Link {
         self.reach_out(Instant::now());
     }
 
-    /// Gives each scheduler its window.
-    pub(super) fn share_out(&mut self) {
-        self.peers.share_out(self.open_slots(), self.turn, None);
-    }
-
-    /// With fewer slots than schedulers their turns go round. Windows that couldn't be told are
-    /// told now.
-    pub(super) fn take_turns(&mut self, now: Instant) {
-        let scarce = self.profile.slots < self.peers.open_count();
-        if scarce && now.saturating_duration_since(self.turned) >= TURN {
-            self.turn = self.turn.wrapping_add(1);
-            self.turned = now;
-        }
-        self.share_out();
-    }
-
     /// Ready while there is a scheduler to work for.
     pub(super) fn report_readiness(&self) {
         let standing = self.peers.standing().count();
@@ -201,14 +181,6 @@ impl Link {
         };
         self.readiness.set(COMPONENT, state);
         self.readiness.set_fact(COMPONENT, "connected", standing);
-    }
-
-    fn open_slots(&self) -> u32 {
-        if self.drain.is_some() {
-            0
-        } else {
-            self.profile.slots
-        }
     }
 
     /// Told once for each reason, not at each try.

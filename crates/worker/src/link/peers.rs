@@ -12,7 +12,6 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::schedulers::SchedulerRef;
 use super::session::{Event, Session};
-use super::windows;
 
 /// One session; the next one with the same scheduler has another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -46,7 +45,18 @@ pub(super) struct Peer {
     welcomed: Option<Instant>,
     /// The window that it was told last.
     window: u32,
+    /// How many tasks it could have under way; not said yet by each new session.
+    demand: Option<u32>,
     session: AbortOnDropHandle<()>,
+}
+
+/// A session that can take a window.
+pub(super) struct OpenPeer {
+    pub(super) id: PeerId,
+    /// The window that it was told last.
+    pub(super) window: u32,
+    /// How many tasks it could have under way, if it has said.
+    pub(super) demand: Option<u32>,
 }
 
 impl Peers {
@@ -87,6 +97,7 @@ impl Peers {
             outbox: None,
             welcomed: None,
             window: 0,
+            demand: None,
             session: AbortOnDropHandle::new(tokio::spawn(session.run())),
         };
         self.by_id.insert(id, peer);
@@ -170,40 +181,39 @@ impl Peers {
         outbox.is_some_and(|outbox| outbox.capacity() > 0 && !outbox.is_closed())
     }
 
-    /// Splits the slots over the schedulers that can take a window, and tells those whose window
-    /// changed. The one named is just being told by Hello; its window is the answer.
-    pub(super) fn share_out(&mut self, slots: u32, turn: u32, by_hello: Option<PeerId>) -> u32 {
-        let open: Vec<PeerId> = self
-            .by_id
+    /// The sessions that can take a window, in a stable order.
+    pub(super) fn opened(&self) -> impl Iterator<Item = OpenPeer> {
+        let open = |(id, peer): (&PeerId, &Peer)| OpenPeer {
+            id: *id,
+            window: peer.window,
+            demand: peer.demand,
+        };
+        self.by_id
             .iter()
             .filter(|(_, peer)| peer.outbox.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        let count = u32::try_from(open.len()).unwrap_or(u32::MAX);
-        let mut told = 0;
-        for (id, window) in open.into_iter().zip(windows::split(slots, count, turn)) {
-            if by_hello == Some(id) {
-                told = window;
-            } else if self.by_id[&id].window == window
-                || !self.send(id, Request::Window(v1::Window { tasks: window }))
-            {
-                continue;
-            }
-            if let Some(peer) = self.by_id.get_mut(&id) {
-                peer.window = window;
-            }
-        }
-        told
+            .map(open)
     }
 
-    /// How many sessions can take a window.
-    pub(super) fn open_count(&self) -> u32 {
-        let open = self
-            .by_id
-            .values()
-            .filter(|peer| peer.outbox.is_some())
-            .count();
-        u32::try_from(open).unwrap_or(u32::MAX)
+    /// A scheduler says how many tasks it could have under way.
+    pub(super) fn note_demand(&mut self, id: PeerId, tasks: u32) {
+        if let Some(peer) = self.by_id.get_mut(&id) {
+            peer.demand = Some(tasks);
+        }
+    }
+
+    /// A scheduler is told its window by Hello.
+    pub(super) fn note_window(&mut self, id: PeerId, tasks: u32) {
+        if let Some(peer) = self.by_id.get_mut(&id) {
+            peer.window = tasks;
+        }
+    }
+
+    /// Tells a scheduler its window, unless it knows. If that can't be sent now, it stays untold.
+    pub(super) fn tell_window(&mut self, id: PeerId, tasks: u32) {
+        let knows = self.by_id.get(&id).is_none_or(|peer| peer.window == tasks);
+        if !knows && self.send(id, Request::Window(v1::Window { tasks })) {
+            self.note_window(id, tasks);
+        }
     }
 
     /// Says goodbye where `may_leave` allows it, closes all sessions, and waits for what is still

@@ -6,7 +6,7 @@ use proto::v1::AttemptResult;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 
-use crate::scheduler::{Conversation, SOON, Scheduler, task};
+use crate::scheduler::{Conversation, SOON, Scheduler, held, task};
 use crate::worker;
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -167,5 +167,20 @@ async fn programs_do_not_outlive_a_worker_that_is_killed() {
     let worker_pid = Pid::from_raw(worker.id().unwrap().try_into().unwrap()).unwrap();
     kill_process(worker_pid, Signal::KILL).unwrap();
     worker.wait().await.unwrap();
+    dies(pid).await;
+}
+
+#[tokio::test]
+async fn a_programs_whole_group_is_killed_when_its_execution_is_cancelled() {
+    let mut a = Scheduler::start("a").await;
+    let _worker = worker::start(&a, 4);
+    let mut stream = a.welcome(LEASE, &[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pid");
+    let stubborn = family(1, &file);
+    stream.dispatch([stubborn.clone()]).await;
+    let pid = read_pid(&file).await;
+    stream.cancel([held(&stubborn)]).await;
+    assert_eq!(stream.result().await.result(), AttemptResult::Cancelled);
     dies(pid).await;
 }

@@ -54,6 +54,19 @@ async fn a_shutdown_hands_back_what_is_unfinished_and_waits_until_it_is_settled(
 }
 
 #[tokio::test]
+async fn a_handler_that_gives_up_when_the_worker_leaves_is_handed_back() {
+    let mut a = Scheduler::start("a").await;
+    let worker = worker::start_with_grace(&a, 1, Duration::from_millis(500));
+    let mut stream = a.welcome(LEASE, &[]).await;
+    stream.dispatch([task(0, 1, "heed", r#""fail""#)]).await;
+    worker.handlers.heed.holds(1).await;
+    worker.process.shutdown.cancel();
+    let result = stream.result().await;
+    assert_eq!(result.result(), AttemptResult::Returned);
+    assert_eq!(worker.handlers.heed.cancelled(), 0, "nobody cancelled it");
+}
+
+#[tokio::test]
 async fn what_ends_within_the_grace_is_done_and_a_window_of_zero_comes_first() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 3);

@@ -16,6 +16,7 @@ use worker::{
 pub(crate) struct Handlers {
     pub(crate) gate: Gate,
     pub(crate) block: Block,
+    pub(crate) heed: Heed,
 }
 
 impl Handlers {
@@ -27,6 +28,7 @@ impl Handlers {
             .handler("command", Command::unguarded())
             .handler("gate", self.gate.clone())
             .handler("block", self.block.clone())
+            .handler("heed", self.heed.clone())
             .handler("panic", Panics)
             .handler("typed", Typed)
             .handler("large", Large)
@@ -34,30 +36,59 @@ impl Handlers {
     }
 }
 
+/// How many handlers are inside of something.
+#[derive(Clone)]
+struct Crowd(Arc<watch::Sender<u32>>);
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Crowd {
+    fn enter(&self) -> Inside {
+        self.0.send_modify(|count| *count += 1);
+        Inside(self.clone())
+    }
+
+    fn now(&self) -> u32 {
+        *self.0.borrow()
+    }
+
+    async fn is(&self, count: u32) {
+        let mut inside = self.0.subscribe();
+        let reached = inside.wait_for(|inside| *inside == count);
+        tokio::time::timeout(crate::scheduler::SOON, reached)
+            .await
+            .unwrap_or_else(|_| panic!("they were never {count}"))
+            .unwrap();
+    }
+}
+
+struct Inside(Crowd);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// Waits until the test lets it through, and ignores every request to stop.
 #[derive(Clone)]
 pub(crate) struct Gate {
     open: Arc<Semaphore>,
-    inside: Arc<watch::Sender<u32>>,
+    inside: Crowd,
     began: Arc<AtomicU32>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        let (open, inside) = (Arc::new(Semaphore::new(0)), Arc::new(watch::Sender::new(0)));
         Self {
-            open,
-            inside,
+            open: Arc::new(Semaphore::new(0)),
+            inside: Crowd::default(),
             began: Arc::default(),
         }
-    }
-}
-
-struct Inside(Arc<watch::Sender<u32>>);
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -68,16 +99,11 @@ impl Gate {
 
     /// Returns when exactly so many handlers wait.
     pub(crate) async fn holds(&self, count: u32) {
-        let mut inside = self.inside.subscribe();
-        let reached = inside.wait_for(|inside| *inside == count);
-        tokio::time::timeout(crate::scheduler::SOON, reached)
-            .await
-            .unwrap_or_else(|_| panic!("the gate never held {count}"))
-            .unwrap();
+        self.inside.is(count).await;
     }
 
     pub(crate) fn holds_now(&self) -> u32 {
-        *self.inside.borrow()
+        self.inside.now()
     }
 
     pub(crate) fn began(&self) -> u32 {
@@ -91,16 +117,73 @@ impl Handler for Gate {
 
     async fn run(&self, _payload: Bytes, _context: Context) -> Result<Output, HandlerError> {
         self.began.fetch_add(1, Ordering::SeqCst);
-        self.inside.send_modify(|count| *count += 1);
-        let _inside = Inside(Arc::clone(&self.inside));
+        let _inside = self.inside.enter();
         self.open.acquire().await?.forget();
         Ok(Output::text("through"))
+    }
+}
+
+/// Waits until it is told to stop, and then does what its payload says.
+#[derive(Clone, Default)]
+pub(crate) struct Heed {
+    inside: Crowd,
+    cancelled: Arc<AtomicU32>,
+}
+
+/// What a [`Heed`] does when it is told to stop.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Then {
+    Succeed,
+    Fail,
+    Refuse,
+    Stay,
+}
+
+impl Heed {
+    /// Returns when exactly so many handlers are at it.
+    pub(crate) async fn holds(&self, count: u32) {
+        self.inside.is(count).await;
+    }
+
+    pub(crate) fn holds_now(&self) -> u32 {
+        self.inside.now()
+    }
+
+    /// How many were told that their execution is cancelled.
+    pub(crate) fn cancelled(&self) -> u32 {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Handler for Heed {
+    type Payload = Json<Then>;
+
+    async fn run(
+        &self,
+        Json(then): Self::Payload,
+        context: Context,
+    ) -> Result<Output, HandlerError> {
+        let cancellation = context.cancellation();
+        let _inside = self.inside.enter();
+        cancellation.cancelled().await;
+        if context.is_execution_cancelled() {
+            self.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+        match then {
+            Then::Succeed => Ok(Output::text("done all the same")),
+            Then::Fail => Err(HandlerError::new("told_to_stop", "I was told to stop")),
+            Then::Refuse => Err(HandlerError::new("useless", "it is useless").permanent()),
+            Then::Stay => std::future::pending().await,
+        }
     }
 }
 
 /// Blocks its thread until the test lets it go.
 #[derive(Clone)]
 pub(crate) struct Block {
+    inside: Crowd,
     release: Arc<Mutex<mpsc::Receiver<()>>>,
     releaser: mpsc::Sender<()>,
 }
@@ -109,6 +192,7 @@ impl Default for Block {
     fn default() -> Self {
         let (releaser, release) = mpsc::channel();
         Self {
+            inside: Crowd::default(),
             release: Arc::new(Mutex::new(release)),
             releaser,
         }
@@ -116,6 +200,11 @@ impl Default for Block {
 }
 
 impl Block {
+    /// Returns when exactly so many handlers block.
+    pub(crate) async fn holds(&self, count: u32) {
+        self.inside.is(count).await;
+    }
+
     pub(crate) fn release(&self) {
         self.releaser.send(()).unwrap();
     }
@@ -126,6 +215,7 @@ impl Handler for Block {
     type Payload = Bytes;
 
     async fn run(&self, _payload: Bytes, _context: Context) -> Result<Output, HandlerError> {
+        let _inside = self.inside.enter();
         self.release.lock().unwrap().recv()?;
         Ok(Output::none())
     }

@@ -1,12 +1,12 @@
 use std::time::{Duration, Instant};
 
 use proto::v1::AttemptResult;
+use proto::v1::Revoke;
 use proto::v1::work_request::Message as Request;
 use proto::v1::work_response::Message as Response;
-use proto::v1::{Held, Revoke};
 
 use crate::handlers::Handlers;
-use crate::scheduler::{Scheduler, task, view};
+use crate::scheduler::{Scheduler, held, task, view};
 use crate::worker;
 
 const LEASE: Duration = Duration::from_millis(800);
@@ -68,11 +68,7 @@ async fn what_is_revoked_is_stopped_and_not_reported() {
         .dispatch([running.clone(), waiting.clone(), task(0, 3, "noop", "")])
         .await;
     worker.handlers.gate.holds(1).await;
-    let right = |task: proto::v1::Task| Held {
-        execution_id: task.execution_id,
-        fence: task.fence,
-    };
-    let held = vec![right(running), right(waiting)];
+    let held = vec![held(&running), held(&waiting)];
     stream.say(Response::Revoke(Revoke { held })).await;
     let Some(Request::Results(results)) = stream.next().await else {
         panic!("no results")

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod attempts;
 #[cfg(test)]
+mod cancel;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod drain;
@@ -12,9 +14,13 @@ mod handlers;
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
+mod prefetch;
+#[cfg(test)]
 mod results;
 #[cfg(test)]
 mod scheduler;
+#[cfg(test)]
+mod take_back;
 #[cfg(test)]
 mod windows;
 #[cfg(test)]

@@ -129,6 +129,20 @@ impl Conversation {
         self.say(Response::Dispatch(v1::Dispatch { tasks })).await;
     }
 
+    pub(crate) async fn cancel(&self, held: impl IntoIterator<Item = v1::Held>) {
+        let held = held.into_iter().collect();
+        self.say(Response::Cancel(v1::Cancel { held })).await;
+    }
+
+    pub(crate) async fn take_back(&self, held: impl IntoIterator<Item = v1::Held>) {
+        let held = held.into_iter().collect();
+        self.say(Response::TakeBack(v1::TakeBack { held })).await;
+    }
+
+    pub(crate) async fn demand(&self, tasks: u32) {
+        self.say(Response::Demand(v1::Demand { tasks })).await;
+    }
+
     pub(crate) async fn settle(&self, result: &v1::Result, verdict: v1::SettlementVerdict) {
         let settlement = v1::Settlement {
             execution_id: result.execution_id.clone(),
@@ -163,6 +177,15 @@ impl Conversation {
             }
         }
         results
+    }
+
+    /// The next window, what comes before it passed over.
+    pub(crate) async fn window(&mut self) -> u32 {
+        loop {
+            if let Request::Window(window) = self.next().await.expect("the worker left") {
+                return window.tasks;
+            }
+        }
     }
 
     /// What the worker says until it closes the stream.
@@ -205,6 +228,14 @@ pub(crate) fn task(lane: u16, number: u64, job_type: &str, payload: &str) -> v1:
         correlation_id: "order-1".to_owned(),
         timeout_us: 60_000_000,
         ..v1::Task::default()
+    }
+}
+
+/// The right to a task.
+pub(crate) fn held(task: &v1::Task) -> v1::Held {
+    v1::Held {
+        execution_id: task.execution_id.clone(),
+        fence: task.fence,
     }
 }
 

@@ -27,9 +27,28 @@ pub(crate) fn start_with_grace(
     slots: u32,
     shutdown_grace: Duration,
 ) -> TestWorker {
+    start_with(seed, slots, shutdown_grace, |builder| builder)
+}
+
+pub(crate) fn start_with_cancel_grace(
+    seed: &Scheduler,
+    slots: u32,
+    cancel_grace: Duration,
+) -> TestWorker {
+    start_with(seed, slots, Duration::from_secs(10), |builder| {
+        builder.cancel_grace(cancel_grace)
+    })
+}
+
+fn start_with(
+    seed: &Scheduler,
+    slots: u32,
+    shutdown_grace: Duration,
+    more: impl FnOnce(WorkerBuilder) -> WorkerBuilder,
+) -> TestWorker {
     let process = process(shutdown_grace);
     let handlers = Handlers::default();
-    let worker = describe(seed, slots, &handlers).build().unwrap();
+    let worker = more(describe(seed, slots, &handlers)).build().unwrap();
     let its_process = process.clone();
     let running = tokio::spawn(async move { worker.run(&its_process).await });
     TestWorker {

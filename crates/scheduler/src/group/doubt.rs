@@ -1,0 +1,94 @@
+//! Commits whose answer was lost.
+
+use std::time::Duration;
+
+use domain::lane::Row;
+use store::{Batch, Error, Settled, WindowMap, within};
+
+use super::actor::Group;
+use super::commit::COMMIT_LIMIT;
+
+/// How long is waited before the database is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It stands.
+    Committed,
+    /// It was never committed, and its lanes are as they were.
+    Never,
+    /// The same, because some of its idempotency keys are known.
+    KeyTaken,
+    /// The same, because a foreign transaction holds some of its idempotency keys.
+    Blocked,
+    /// It was never committed: somebody else writes to one of its lanes.
+    Deposed,
+    /// Nobody knows, and this owner has no time left to find out.
+    Unknown,
+}
+
+impl Group {
+    /// Finds out what became of a batch: an empty row in the place of one of its rows waits for whatever is
+    /// under way, and then one of the two is there for good. All rows of a batch share its fate.
+    pub(super) async fn settle(&mut self, windows: &WindowMap, batch: &Batch) -> Fate {
+        let Some(row) = batch.rows.first() else {
+            return Fate::Committed;
+        };
+        while !self.shared.deadline.has_passed() {
+            let Some(blank) = self.blank(row) else {
+                return Fate::Deposed;
+            };
+            match within(COMMIT_LIMIT, self.writer.settle(windows, &blank)).await {
+                Ok(Settled::Never) => {
+                    self.apply_row(&blank);
+                    return Fate::Never;
+                }
+                Ok(Settled::There(there)) if there == row.link.batch => {
+                    return self.commit_once_more(windows, batch).await;
+                }
+                Ok(Settled::There(_)) | Err(Error::Deposed { .. }) => return Fate::Deposed,
+                Err(error) => {
+                    self.note_database_error(&error);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        Fate::Unknown
+    }
+
+    /// A batch that was found committed is told of after one more commit: the first may not have reached
+    /// its standby when its session broke, the second has passed it on the same way.
+    async fn commit_once_more(&mut self, windows: &WindowMap, batch: &Batch) -> Fate {
+        let Some(row) = batch.rows.first() else {
+            return Fate::Committed;
+        };
+        let Some(mut lane) = self.lanes.get(&row.lane).cloned() else {
+            return Fate::Deposed;
+        };
+        if lane.apply(row).is_err() {
+            return Fate::Unknown;
+        }
+        let id = rand::Rng::random(&mut self.chance);
+        let blank = lane.draft(self.shared.clock.now()).seal(id);
+        let one_more = Batch {
+            rows: vec![blank.clone()],
+            ..Batch::default()
+        };
+        match within(COMMIT_LIMIT, self.writer.commit(windows, &one_more)).await {
+            Ok(()) => {
+                self.after = Some(blank);
+                Fate::Committed
+            }
+            Err(Error::Deposed { .. }) => Fate::Deposed,
+            Err(_) => Fate::Unknown,
+        }
+    }
+
+    /// An empty row in the place of `row`.
+    fn blank(&mut self, row: &Row) -> Option<Row> {
+        let id = rand::Rng::random(&mut self.chance);
+        let lane = self.lanes.get(&row.lane)?;
+        Some(lane.draft(row.at).seal(id))
+    }
+}

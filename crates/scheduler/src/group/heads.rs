@@ -1,0 +1,118 @@
+//! What is known of executions beside their place in a lane: read from their rows when it is wanted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::lane::{Class, Lane, Run};
+use domain::{ExecutionId, Hour, LaneId};
+use rustc_hash::FxHashMap;
+use store::{Error, Head, WindowMap};
+
+use super::actor::Group;
+use super::input::Input;
+use crate::shared::{Known, Shared};
+
+/// Heads that one read takes.
+const HEADS_PAGE: u32 = 1_000;
+/// Payloads that one read takes, in bytes.
+const HEADS_PAGE_BYTES: u64 = 4 << 20;
+
+impl Group {
+    /// Reads the heads at the front of a line, beside the group's work.
+    pub(super) fn load_heads(
+        &mut self,
+        windows: &Arc<WindowMap>,
+        lane: LaneId,
+        run: Run,
+        class: Class,
+    ) {
+        let Some(side) = self.sides.get_mut(&lane) else {
+            return;
+        };
+        if !side.loading.insert(class) {
+            return;
+        }
+        let (shared, windows, own) = (
+            Arc::clone(&self.shared),
+            Arc::clone(windows),
+            self.own.clone(),
+        );
+        let seqs: Vec<u64> = (run.first..)
+            .take(run.count.min(HEADS_PAGE) as usize)
+            .collect();
+        tokio::spawn(async move {
+            let heads = shared
+                .known(&windows, lane, run.home, (&seqs, HEADS_PAGE_BYTES))
+                .await;
+            let heads = heads.unwrap_or_else(|error| {
+                tracing::warn!(partition = lane.0, %error, "heads can't be read; trying again");
+                Vec::new()
+            });
+            if heads.is_empty() {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            let _ = own.send(Input::Heads(lane, class, heads)).await;
+        });
+    }
+}
+
+/// When an execution's home time is: when it is due, or else when it was accepted.
+fn home_of(head: &Head) -> domain::Micros {
+    head.due.unwrap_or(head.accepted)
+}
+
+impl Shared {
+    /// What is known of executions of a lane and home hour, read from their rows.
+    pub(crate) async fn known(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        (seqs, bytes): (&[u64], u64),
+    ) -> Result<Vec<(u64, Known)>, Error> {
+        let mut known = Vec::with_capacity(seqs.len());
+        for (seq, head) in self
+            .database
+            .heads(windows, lane, home, (seqs, bytes))
+            .await?
+        {
+            let id = ExecutionId::new(lane, seq, home_of(&head), &self.id_key);
+            let work = Arc::new(self.work_of(head).await?);
+            known.push((seq, Known { id, work }));
+        }
+        Ok(known)
+    }
+
+    /// What is known of everything that runs in a lane.
+    pub(crate) async fn known_running(
+        &self,
+        windows: &WindowMap,
+        lane: &Lane,
+    ) -> Result<FxHashMap<u64, Known>, Error> {
+        let mut by_home: BTreeMap<Hour, Vec<u64>> = BTreeMap::new();
+        for (seq, running) in lane.running() {
+            by_home.entry(running.home).or_default().push(*seq);
+        }
+        let mut known = FxHashMap::default();
+        for (home, mut seqs) in by_home {
+            while !seqs.is_empty() {
+                let page = self
+                    .known(windows, lane.id(), home, (&seqs, HEADS_PAGE_BYTES))
+                    .await?;
+                if page.is_empty() {
+                    break;
+                }
+                known.extend(page);
+                seqs.retain(|seq| !known.contains_key(seq));
+            }
+        }
+        match known.len() == lane.running().len() {
+            true => Ok(known),
+            false => Err(Error::Inconsistent {
+                table: "execution",
+                what: format!("lane {}: running executions lack their rows", lane.id()),
+            }),
+        }
+    }
+}

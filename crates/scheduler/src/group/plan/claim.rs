@@ -1,0 +1,168 @@
+//! Who gets what waits.
+
+use std::sync::Arc;
+
+use domain::LaneId;
+use domain::lane::{Class, Run};
+
+use super::{ClaimedTask, Planner};
+use crate::dispatch::{Candidate, Servings, Turns};
+use crate::group::side::Held;
+use crate::session::{Session, Slot};
+use crate::shared::Work;
+
+/// Claims of one batch.
+const CLAIMS: usize = 1_000;
+/// Executions that one line gets at most in one turn: one while room is scarce, so that the weights
+/// hold exactly; more when there is plenty.
+const TURN: u32 = 16;
+
+impl Planner<'_> {
+    /// Claims what waits for the workers that have room. Gives the lines that somebody would run and
+    /// whose heads must be read first.
+    pub(in crate::group) fn claim(
+        &mut self,
+        sessions: &[Arc<Session>],
+        turns: &mut Turns<'_>,
+    ) -> Vec<(LaneId, Run, Class)> {
+        let mut lacking = Vec::new();
+        // Where the turns among workers begin: anywhere, or the first would get all of a light load.
+        let mut begin = usize::try_from(self.at.0).unwrap_or(0);
+        sessions
+            .iter()
+            .for_each(|session| session.set_wanted(self.group, false));
+        while self.effects.claimed.len() < CLAIMS {
+            let Some((priority, candidate)) = turns.next() else {
+                break;
+            };
+            let (lane, class) = (candidate.lane, candidate.class);
+            begin = begin.wrapping_add(1);
+            let Some(session) = turn_of(sessions, &candidate.sessions, begin, self.group) else {
+                // Room that another group has now must come here too.
+                for place in &candidate.sessions {
+                    sessions[*place].set_wanted(self.group, true);
+                }
+                turns.remove(priority);
+                continue;
+            };
+            match self.claim_some(lane, class, session) {
+                Claim::Some => {}
+                Claim::HeadsLack(run) => {
+                    lacking.push((lane, run, class));
+                    turns.remove(priority);
+                }
+                Claim::LineEmpty => turns.remove(priority),
+            }
+        }
+        lacking
+    }
+
+    fn claim_some(&mut self, lane: LaneId, class: Class, session: &Arc<Session>) -> Claim {
+        let (Some(draft), Some(side)) = (self.drafts.get_mut(&lane), self.sides.get_mut(&lane))
+        else {
+            return Claim::LineEmpty;
+        };
+        let Some(head) = draft.peek(class) else {
+            return Claim::LineEmpty;
+        };
+        let free = session.free(self.group);
+        let most = head.count.min((free / 4).clamp(1, TURN));
+        let known = side.heads.known_from(head.first, most);
+        if known == 0 {
+            return Claim::HeadsLack(head);
+        }
+        let slots: Vec<Slot> = (0..known)
+            .map_while(|_| session.try_take(self.group))
+            .collect();
+        let count = u32::try_from(slots.len()).unwrap_or(0);
+        let fence = draft.fence();
+        // Another group may have taken the room in the meantime: then it is the next one's turn.
+        let Some(run) = draft.claim(class, count, &session.worker_id) else {
+            return Claim::Some;
+        };
+        for (seq, slot) in (run.first..).zip(slots) {
+            let Some(known) = side.heads.take(seq) else {
+                continue;
+            };
+            side.held.insert(
+                seq,
+                Held {
+                    slot: Some(slot),
+                    known: known.clone(),
+                    cancelled: None,
+                },
+            );
+            self.effects.claimed.push(ClaimedTask {
+                session: Arc::clone(session),
+                known,
+                fence,
+                attempt: run.budgets.attempts + 1,
+                enqueued: run.enqueued,
+            });
+        }
+        Claim::Some
+    }
+
+    /// The lines in which something waits that one of the sessions serves.
+    pub(in crate::group) fn candidates(
+        &mut self,
+        sessions: &[Arc<Session>],
+        servings: &mut Servings,
+        unknown: &mut Vec<(LaneId, Run, Class)>,
+    ) -> Vec<Candidate> {
+        let waiting = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.waiting().is_empty());
+        for lane in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.draft(lane);
+        }
+        let mut candidates = Vec::new();
+        for (lane, draft) in &self.drafts {
+            let Some(side) = self.sides.get(lane) else {
+                continue;
+            };
+            for class in draft.classes() {
+                let Some(run) = draft.peek(class) else {
+                    continue;
+                };
+                // A line's names come with its heads.
+                let Some(known) = side.heads.get(run.first) else {
+                    unknown.push((*lane, run, class));
+                    continue;
+                };
+                let Work {
+                    queue, job_type, ..
+                } = &*known.work;
+                let sessions = servings.who(class, &queue.name, job_type, sessions);
+                if !sessions.is_empty() {
+                    candidates.push(Candidate {
+                        lane: *lane,
+                        class,
+                        sessions,
+                    });
+                }
+            }
+        }
+        candidates
+    }
+}
+
+enum Claim {
+    Some,
+    LineEmpty,
+    HeadsLack(Run),
+}
+
+/// The first of the sessions that has room, beginning at another one each turn.
+fn turn_of<'s>(
+    sessions: &'s [Arc<Session>],
+    places: &[usize],
+    begin: usize,
+    group: usize,
+) -> Option<&'s Arc<Session>> {
+    let turns = (0..places.len()).map(|step| places[begin.wrapping_add(step) % places.len()]);
+    turns
+        .map(|place| &sessions[place])
+        .find(|session| session.free(group) > 0)
+}

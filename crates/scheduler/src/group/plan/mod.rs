@@ -1,0 +1,186 @@
+//! Planning a batch: what came in, what ended, whose time has come, and who gets what. It changes
+//! nothing of the lanes; what it changes of their sides is undone if the batch isn't committed.
+
+mod accept;
+mod claim;
+mod ending;
+mod undo;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use domain::lane::{Class, Draft, DueMark, Lane, TimedEntry};
+use domain::{AttemptResult, Decision, ExecutionId, ExecutionState, Hour, IdKey, LaneId, Micros};
+use proto::v1::Settlement;
+use rand::rngs::StdRng;
+use rustc_hash::FxHashMap;
+use store::{Batch, KeptEntry, Place};
+
+use super::input::{CancelVerdict, Verdicts};
+use super::keys::{Named, RecentKeys};
+use super::side::Side;
+use crate::session::Session;
+use crate::shared::Known;
+
+/// Everything that follows once a batch is committed.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// What each submission gets, in their order.
+    pub(crate) verdicts: Vec<Verdicts>,
+    /// What each cancellation gets, in their order.
+    pub(crate) cancel_verdicts: Vec<CancelVerdict>,
+    pub(crate) accepted: Vec<(Known, SystemTime)>,
+    /// The lines into which something came through the inbox.
+    pub(crate) received: Vec<Class>,
+    pub(crate) promoted: Vec<(Class, u64)>,
+    pub(crate) cancelled: Vec<CancelledNow>,
+    pub(crate) claimed: Vec<ClaimedTask>,
+    pub(crate) ended: Vec<Ended>,
+    pub(crate) settlements: Vec<(Arc<Session>, Settlement)>,
+}
+
+/// A task that goes out.
+pub(crate) struct ClaimedTask {
+    pub(crate) session: Arc<Session>,
+    pub(crate) known: Known,
+    pub(crate) fence: u64,
+    pub(crate) attempt: u16,
+    pub(crate) enqueued: Micros,
+}
+
+/// An execution that was cancelled.
+pub(crate) enum CancelledNow {
+    /// Nobody ran it: it is over.
+    Over {
+        known: Known,
+        attempt: u16,
+        fence: u64,
+    },
+    /// It runs, and its worker is to be told.
+    Told {
+        session: Arc<Session>,
+        id: ExecutionId,
+        fence: u64,
+    },
+}
+
+/// An attempt that came to its end.
+pub(crate) struct Ended {
+    pub(crate) known: Known,
+    pub(crate) class: Class,
+    pub(crate) fence: u64,
+    pub(crate) attempt: u16,
+    pub(crate) worker: Arc<str>,
+    /// Whose slot it had.
+    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) result: AttemptResult,
+    pub(crate) decision: Decision,
+    pub(crate) state: ExecutionState,
+    pub(crate) run_us: i64,
+    pub(crate) start_us: i64,
+    pub(crate) error: Option<(String, String)>,
+}
+
+/// A batch while it is planned.
+pub(super) struct Planner<'a> {
+    pub(super) at: Micros,
+    pub(super) id_key: &'a IdKey,
+    pub(super) chance: &'a mut StdRng,
+    /// The group's place among the scheduler's.
+    pub(super) group: usize,
+    pub(super) lanes: &'a BTreeMap<LaneId, Lane>,
+    pub(super) sides: &'a mut FxHashMap<LaneId, Side>,
+    pub(super) known_keys: &'a RecentKeys,
+    /// The idempotency keys of what this batch accepts.
+    pub(super) new_keys: FxHashMap<[u8; 16], Named>,
+    pub(super) drafts: BTreeMap<LaneId, Draft<'a>>,
+    pub(super) batch: Batch,
+    pub(super) effects: Effects,
+}
+
+impl<'a> Planner<'a> {
+    fn draft(&mut self, lane: LaneId) -> Option<&mut Draft<'a>> {
+        let memory = self.lanes.get(&lane)?;
+        Some(
+            self.drafts
+                .entry(lane)
+                .or_insert_with(|| memory.draft(self.at)),
+        )
+    }
+
+    /// What was read of the lanes' due entries.
+    pub(super) fn read_due(&mut self, reads: Vec<(LaneId, DueMark, Vec<TimedEntry>)>) {
+        for (lane, mark, entries) in reads {
+            if let Some(draft) = self.draft(lane) {
+                draft.read_due(mark, entries);
+            }
+        }
+    }
+
+    /// Moves what was kept for later into the windows that were made since. Where that is all of it,
+    /// `until` says up to which hour.
+    pub(super) fn move_kept(&mut self, moves: Vec<(LaneId, Vec<KeptEntry>, Option<Hour>)>) {
+        for (lane, entries, until) in moves {
+            if let (Some(draft), Some(until)) = (self.draft(lane), until) {
+                draft.keep_until(until);
+            }
+            self.batch.kept.extend(entries);
+        }
+    }
+
+    /// Moves what is due into its line.
+    pub(super) fn promote(&mut self) {
+        let now = self.at;
+        let ripe = |lane: &Lane| {
+            lane.timers()
+                .keys()
+                .next()
+                .is_some_and(|mark| mark.due <= now)
+        };
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| ripe(lane))
+            .map(|(id, _)| *id);
+        let touched = self.drafts.keys().copied();
+        let mut lanes: Vec<LaneId> = lanes.chain(touched).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        for lane in lanes {
+            if let Some(draft) = self.draft(lane) {
+                for (class, count) in draft.promote() {
+                    self.effects.promoted.push((class, count));
+                }
+            }
+        }
+    }
+
+    /// Where the rows of an execution's home go.
+    fn place(&self, lane: LaneId, home: Hour) -> Place {
+        let closing = self
+            .lanes
+            .get(&lane)
+            .is_some_and(|lane| lane.is_closing(home));
+        let ahead = self
+            .drafts
+            .get(&lane)
+            .is_some_and(|d| home >= d.kept_until());
+        match closing || (ahead && home > self.at.hour()) {
+            true => Place::Kept,
+            false => Place::Window,
+        }
+    }
+
+    /// The planned batch, lanes ascending.
+    pub(super) fn seal(self) -> (Batch, Effects) {
+        let mut batch = self.batch;
+        let id = rand::Rng::random(self.chance);
+        let (drafts, kept) = (self.drafts, &batch.kept);
+        let moves = |lane: LaneId| kept.iter().any(|entry| entry.lane == lane);
+        let drafts = drafts.into_iter();
+        let drafts = drafts.filter(|(lane, draft)| !draft.is_empty() || moves(*lane));
+        batch.rows = drafts.map(|(_, draft)| draft.seal(id)).collect();
+        (batch, self.effects)
+    }
+}

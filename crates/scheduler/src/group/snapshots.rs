@@ -1,0 +1,81 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::LaneId;
+use domain::lane::Delta;
+
+use super::actor::Group;
+use super::input::Input;
+
+/// How old a lane's last snapshot gets while the lane changes.
+const EVERY: Duration = Duration::from_secs(30);
+/// How many bytes of rows are replayed beyond it, roughly.
+const BYTES: usize = 8 << 20;
+/// It isn't written more often than this many times what it took.
+const SHARE: u32 = 20;
+
+/// When a lane's next snapshot is due.
+pub(super) struct SnapshotPace {
+    last: Instant,
+    took: Duration,
+    bytes: usize,
+    under_way: bool,
+}
+
+impl SnapshotPace {
+    pub(super) fn new() -> Self {
+        Self {
+            last: Instant::now(),
+            took: Duration::ZERO,
+            bytes: 0,
+            under_way: false,
+        }
+    }
+
+    /// A row was applied.
+    pub(super) fn note(&mut self, delta: &Delta) {
+        self.bytes += delta.weight();
+    }
+
+    fn is_due(&self) -> bool {
+        let since = self.last.elapsed();
+        let old = since >= EVERY || self.bytes >= BYTES;
+        self.bytes > 0 && !self.under_way && old && since >= self.took * SHARE
+    }
+}
+
+impl Group {
+    /// Writes the snapshots that are due, beside the group's work: one at a time.
+    pub(super) fn write_snapshots(&mut self) {
+        if self.sides.values().any(|side| side.snapshots.under_way) {
+            return;
+        }
+        let due = self
+            .sides
+            .iter_mut()
+            .find(|(_, side)| side.snapshots.is_due());
+        let Some((lane, side)) = due else { return };
+        let Some(memory) = self.lanes.get(lane) else {
+            return;
+        };
+        side.snapshots.under_way = true;
+        side.snapshots.bytes = 0;
+        let begin = Instant::now();
+        let (lane, n, body) = (*lane, memory.link().n, memory.to_snapshot());
+        let (shared, own) = (Arc::clone(&self.shared), self.own.clone());
+        tokio::spawn(async move {
+            if let Err(error) = shared.database.write_snapshot(lane, n, &body).await {
+                tracing::warn!(partition = lane.0, %error, "a snapshot can't be written");
+            }
+            let _ = own.send(Input::Snapshot(lane, begin.elapsed())).await;
+        });
+    }
+
+    /// A snapshot is written, or wasn't: the next one is due later either way.
+    pub(super) fn note_snapshot(&mut self, lane: LaneId, took: Duration) {
+        if let Some(side) = self.sides.get_mut(&lane) {
+            let pace = &mut side.snapshots;
+            (pace.last, pace.took, pace.under_way) = (Instant::now(), took, false);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Snapshots of lanes' memories: recovery begins at the newest.
+
+use domain::LaneId;
+use domain::lane::Lane;
+use sqlx::PgConnection;
+
+use crate::chain::as_stored;
+use crate::lane_lease::number;
+use crate::{Database, Error};
+
+/// How large a part is: far below what one value may have, and what one page of memory is worth.
+const PART: usize = 1 << 20;
+
+impl Database {
+    /// Stores the bytes of a lane's memory as it was after its row `n`, and forgets all but the one before.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error> {
+        const INSERT: &str = "insert into lane_snapshot (lane, n, part, parts, body)
+             select $1, $2, p.place - 1, cardinality($3), p.body
+             from unnest($3::bytea[]) with ordinality p (body, place) on conflict do nothing";
+        const FORGET: &str = "delete from lane_snapshot where lane = $1
+             and n < (select max(n) from lane_snapshot where lane = $1 and n < $2)";
+        let parts: Vec<&[u8]> = body.chunks(PART).collect();
+        let insert = sqlx::query(INSERT)
+            .bind(number(lane))
+            .bind(as_stored(n))
+            .bind(parts)
+            .execute(&self.pool);
+        self.timed("snapshot_write", "insert", insert).await?;
+        let forget = sqlx::query(FORGET)
+            .bind(number(lane))
+            .bind(as_stored(n))
+            .execute(&self.pool);
+        self.timed("snapshot_forget", "delete", forget).await?;
+        Ok(())
+    }
+
+    /// The lane as its newest snapshot tells it, if there is one that this program can read.
+    pub(crate) async fn newest_snapshot(
+        &self,
+        connection: &mut PgConnection,
+        lane: LaneId,
+    ) -> Result<Option<Lane>, Error> {
+        const SELECT: &str = "select parts, body from lane_snapshot where lane = $1
+             and n = (select max(n) from lane_snapshot where lane = $1) order by part";
+        let statement = sqlx::query_as(SELECT)
+            .bind(number(lane))
+            .fetch_all(connection);
+        let parts: Vec<(i16, Vec<u8>)> = self.timed("snapshot_read", "select", statement).await?;
+        let Some((count, _)) = parts.first() else {
+            return Ok(None);
+        };
+        if usize::try_from(*count) != Ok(parts.len()) {
+            return Err(damaged(
+                lane,
+                &format!("{} of {count} parts are there", parts.len()),
+            ));
+        }
+        let body: Vec<u8> = parts.into_iter().flat_map(|(_, body)| body).collect();
+        let memory = Lane::from_snapshot(lane, &body);
+        memory
+            .map(Some)
+            .map_err(|error| damaged(lane, &error.to_string()))
+    }
+}
+
+fn damaged(lane: LaneId, what: &str) -> Error {
+    Error::Inconsistent {
+        table: "lane_snapshot",
+        what: format!("lane {lane}: {what}"),
+    }
+}

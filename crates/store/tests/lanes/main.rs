@@ -1,0 +1,10 @@
+//! Lanes on a real PostgreSQL: fences, take-over, windows, and everything through its rows.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
+
+mod fences;
+mod inbox;
+mod keys;
+mod later;
+mod recovery;
+mod windows;
+mod world;
