@@ -302,7 +302,7 @@ mod tests {
             let backoff = Backoff { jitter, ..RetryPolicy::default().backoff };
             let wait = backoff.after(failures, draw);
             prop_assert!(wait <= backoff.max);
-            prop_assert!(jitter || failures > 12 || wait == backoff.initial * 2u32.pow(u32::from(failures) - 1));
+            prop_assert!(jitter || failures > 11 || wait == backoff.initial * 2u32.pow(u32::from(failures) - 1));
         }
     }
 }

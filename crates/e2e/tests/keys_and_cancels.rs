@@ -11,6 +11,7 @@ use e2e::{Rig, submission};
 use futures::future::join_all;
 use proto::v1::{AttemptResult, ExecutionState, Submission};
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use tonic::Code;
 use watchwork::client::Client;
 
@@ -65,7 +66,10 @@ async fn a_hundred_submissions_of_one_key_through_two_gateways_are_one_execution
     ];
     let verdicts = rig.client.submit_batch(batch).await?;
     let ids: Vec<Option<&String>> = verdicts.iter().map(|v| v.as_ref().ok()).collect();
-    ensure!(ids[0].is_some() && ids[1].is_some() && ids[1] == ids[2], "{verdicts:?}");
+    ensure!(
+        ids[0].is_some() && ids[1].is_some() && ids[1] == ids[2],
+        "{verdicts:?}"
+    );
     ensure!(ids[3].is_none() && ids[4].is_some(), "{verdicts:?}");
     rig.stop().await
 }
@@ -76,7 +80,8 @@ async fn a_foreign_transaction_that_holds_a_key_delays_only_that_key() -> Result
     let tenant: i32 = sqlx::query_scalar("select tenant from queue where name = 'default' limit 1")
         .fetch_one(rig.ledger.pool())
         .await?;
-    let mut foreign = rig.ledger.pool().begin().await?;
+    let mut connection = PgConnection::connect(rig.cluster.database_url()).await?;
+    let mut foreign = connection.begin().await?;
     let hold = "insert into idempotency
         select idempotency_window(now()), $1::uuid, 1, $2, '00000000-0000-0000-0000-000000000000'";
     sqlx::query(hold)
@@ -88,16 +93,25 @@ async fn a_foreign_transaction_that_holds_a_key_delays_only_that_key() -> Result
         let client = rig.client.clone();
         tokio::spawn(async move { client.hand_in(keyed("held", json!({}))).await })
     };
-    let batch = (0..50).map(|i| keyed(&format!("free-{i}"), json!({}))).collect();
+    let batch = (0..50)
+        .map(|i| keyed(&format!("free-{i}"), json!({})))
+        .collect();
     let begin = std::time::Instant::now();
     let verdicts = rig.client.submit_batch(batch).await?;
     ensure!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
-    ensure!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    ensure!(
+        begin.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begin.elapsed()
+    );
     ensure!(!held.is_finished(), "the one whose key is held waits");
     foreign.rollback().await?;
     let answer = held.await??;
     let execution = rig.client.wait_for(&answer.execution_id).await?;
-    ensure!(execution.state() == ExecutionState::Succeeded, "{execution:?}");
+    ensure!(
+        execution.state() == ExecutionState::Succeeded,
+        "{execution:?}"
+    );
     rig.stop().await
 }
 
@@ -114,17 +128,29 @@ async fn what_is_for_later_waits_for_its_time_near_and_far() -> Result<()> {
     let now = SystemTime::now();
     let near = rig.client.submit(in_time(Duration::from_secs(1))).await?;
     let beyond_memory = rig.client.submit(in_time(Duration::from_secs(5))).await?;
-    let beyond_windows = rig.client.submit(in_time(Duration::from_secs(90 * 24 * 3_600))).await?;
+    let beyond_windows = rig
+        .client
+        .submit(in_time(Duration::from_secs(90 * 24 * 3_600)))
+        .await?;
     for id in [&near, &beyond_memory, &beyond_windows] {
         let execution = rig.client.get(id).await?;
-        ensure!(execution.state() == ExecutionState::Scheduled, "{execution:?}");
+        ensure!(
+            execution.state() == ExecutionState::Scheduled,
+            "{execution:?}"
+        );
         ensure!(execution.due_at.is_some(), "{execution:?}");
     }
     for id in [&near, &beyond_memory] {
         let execution = rig.client.wait_for(id).await?;
-        ensure!(execution.state() == ExecutionState::Succeeded, "{execution:?}");
+        ensure!(
+            execution.state() == ExecutionState::Succeeded,
+            "{execution:?}"
+        );
         let due: SystemTime = execution.due_at.context("due")?.try_into()?;
-        let begun: SystemTime = execution.attempts[0].dispatched_at.context("begun")?.try_into()?;
+        let begun: SystemTime = execution.attempts[0]
+            .dispatched_at
+            .context("begun")?
+            .try_into()?;
         ensure!(begun >= due && due > now, "begun {begun:?}, due {due:?}");
         let late = begun.duration_since(due)?;
         ensure!(late < Duration::from_millis(1_500), "{late:?} late");
@@ -132,7 +158,10 @@ async fn what_is_for_later_waits_for_its_time_near_and_far() -> Result<()> {
     for id in [&beyond_windows] {
         ensure!(rig.client.cancel(id).await? == ExecutionState::Cancelled);
         let execution = rig.client.get(id).await?;
-        ensure!(execution.state() == ExecutionState::Cancelled, "{execution:?}");
+        ensure!(
+            execution.state() == ExecutionState::Cancelled,
+            "{execution:?}"
+        );
         ensure!(execution.attempts.is_empty(), "{execution:?}");
     }
     lanes::assert_all_is_done(&rig).await?;
@@ -142,7 +171,10 @@ async fn what_is_for_later_waits_for_its_time_near_and_far() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_ends_what_waits_and_stops_what_runs() -> Result<()> {
     let rig = Rig::start(|options| (options.workers, options.worker_slots) = (1, 1)).await?;
-    let running = rig.client.submit(submission("sleep", &json!({"ms": 60_000}))).await?;
+    let running = rig
+        .client
+        .submit(submission("sleep", &json!({"ms": 60_000})))
+        .await?;
     let mut changes = rig.client.watch(vec![running.clone()]);
     while changes.next().await?.context("a change")?.state() != ExecutionState::Running {}
     let mut queued = Vec::new();
@@ -152,17 +184,32 @@ async fn a_cancellation_ends_what_waits_and_stops_what_runs() -> Result<()> {
     let scheduled = rig.client.submit(in_time(Duration::from_secs(60))).await?;
     for id in [&queued[2], &queued[0], &scheduled] {
         ensure!(rig.client.cancel(id).await? == ExecutionState::Cancelled);
-        ensure!(rig.client.cancel(id).await? == ExecutionState::Cancelled, "once more is the same");
+        ensure!(
+            rig.client.cancel(id).await? == ExecutionState::Cancelled,
+            "once more is the same"
+        );
         let execution = rig.client.get(id).await?;
-        ensure!(execution.state() == ExecutionState::Cancelled, "{execution:?}");
+        ensure!(
+            execution.state() == ExecutionState::Cancelled,
+            "{execution:?}"
+        );
     }
     ensure!(rig.client.cancel(&running).await? == ExecutionState::Running);
     let execution = rig.client.wait_for(&running).await?;
-    ensure!(execution.state() == ExecutionState::Cancelled, "{execution:?}");
-    ensure!(execution.attempts[0].result() == AttemptResult::Cancelled, "{execution:?}");
+    ensure!(
+        execution.state() == ExecutionState::Cancelled,
+        "{execution:?}"
+    );
+    ensure!(
+        execution.attempts[0].result() == AttemptResult::Cancelled,
+        "{execution:?}"
+    );
     for id in [&queued[1], &queued[3], &queued[4], &queued[5]] {
         let execution = rig.client.wait_for(id).await?;
-        ensure!(execution.state() == ExecutionState::Succeeded, "{execution:?}");
+        ensure!(
+            execution.state() == ExecutionState::Succeeded,
+            "{execution:?}"
+        );
     }
     let late = rig.client.cancel(&queued[1]).await.expect_err("it is over");
     ensure!(late.code() == Code::FailedPrecondition, "{late:?}");

@@ -1,10 +1,11 @@
 use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::RetryPolicy;
 use rustc_hash::FxHashMap;
-use store::{ApiKey, Database, Error, Queue};
+use store::{ApiKey, Error, Queue, SharedStorage};
+use tokio::time::Instant;
 
 /// How long the answer "there is none" is believed.
 const NONE_FOR: Duration = Duration::from_secs(1);
@@ -16,7 +17,7 @@ const MOST: usize = 100_000;
 /// Names and their numbers, as far as they have been asked for. What is found never changes, so it is
 /// kept; what isn't found is asked for again after a second.
 pub(crate) struct Catalog {
-    database: Database,
+    database: SharedStorage,
     tenants: Cache<i32, Arc<str>>,
     queues_by_name: Cache<(i32, String), Arc<Queue>>,
     queues: Cache<i32, Arc<Queue>>,
@@ -28,7 +29,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(database: Database) -> Self {
+    pub(crate) fn new(database: SharedStorage) -> Self {
         Self {
             database,
             tenants: Cache::default(),

@@ -1,7 +1,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::Micros;
+use tokio::time::Instant;
 
 /// The database's clock as this process reads it: its own monotonic clock, set right by every renewal
 /// of its leases.

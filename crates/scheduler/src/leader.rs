@@ -2,9 +2,10 @@
 //! here, since the leader makes them for all.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use store::{Election, Error, Term, TermHolder, within};
+use store::{Error, Lead, Term, TermHolder, within};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -20,7 +21,7 @@ const REACH_HOURS: i32 = 25;
 /// Leads, or waits to.
 pub(crate) struct Leader {
     shared: Arc<Shared>,
-    election: Election,
+    election: Box<dyn Lead>,
     lease: Duration,
     lanes: u16,
     window_hours: u16,
@@ -37,7 +38,7 @@ impl Leader {
         window_hours: u16,
     ) -> Self {
         let lease = holder.lease;
-        let election = Election::new(shared.database.clone(), holder);
+        let election = shared.database.election(holder);
         Self {
             shared,
             election,
@@ -55,13 +56,14 @@ impl Leader {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 _ = looks.tick() => {}
                 () = shutdown.cancelled() => break,
             }
             if let Err(error) = within(LIMIT, self.turn()).await {
                 self.step_down(&error.to_string());
             }
-            if let Err(error) = self.look_at_windows().await {
+            if let Err(error) = look_at_windows(&self.shared).await {
                 tracing::warn!(%error, "the windows can't be read just now");
             }
         }
@@ -124,18 +126,6 @@ impl Leader {
         Ok(())
     }
 
-    async fn look_at_windows(&self) -> Result<(), Error> {
-        let windows = self.shared.database.windows().await?;
-        self.shared.windows.send_if_modified(|current| {
-            let changed = **current != windows;
-            if changed {
-                *current = Arc::new(windows);
-            }
-            changed
-        });
-        Ok(())
-    }
-
     fn step_down(&mut self, reason: &str) {
         match self.term.take() {
             Some(_) => self.note_lost(reason),
@@ -153,4 +143,16 @@ impl Leader {
             "this scheduler leads no more"
         );
     }
+}
+
+async fn look_at_windows(shared: &Shared) -> Result<(), Error> {
+    let windows = shared.database.windows().await?;
+    shared.windows.send_if_modified(|current| {
+        let changed = **current != windows;
+        if changed {
+            *current = Arc::new(windows);
+        }
+        changed
+    });
+    Ok(())
 }

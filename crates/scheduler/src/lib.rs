@@ -21,6 +21,8 @@ mod seed;
 mod server;
 mod session;
 mod shared;
+#[cfg(test)]
+mod simulation;
 
 pub use args::Args;
 pub use server::serve;

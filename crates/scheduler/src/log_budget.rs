@@ -1,8 +1,9 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::{Micros, Verdict};
 use service::TraceContext;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::group::{CancelledNow, ClaimedTask, Ended};

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use domain::LaneId;
 use domain::lane::DatabaseIdentity;
 use proto::v1::{ClusterView, SchedulerAddress, work_response};
-use store::{Claimant, Error, LaneLease, LeaseKeeper, Membership, Writer, within};
+use store::{Claimant, Error, KeepLeases, LaneLease, Membership, WriteLanes, within};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::{Adopted, Input};
@@ -32,7 +33,7 @@ pub(crate) struct LaneKeeper {
     groups: Groups,
     claimant: Claimant,
     lanes: u16,
-    leases: LeaseKeeper,
+    leases: Box<dyn KeepLeases>,
     /// Lanes that a group had to drop.
     dropped: mpsc::UnboundedReceiver<Vec<LaneId>>,
     /// Lanes that were taken over, or couldn't be.
@@ -67,7 +68,7 @@ impl LaneKeeper {
         dropped: mpsc::UnboundedReceiver<Vec<LaneId>>,
     ) -> Self {
         Self {
-            leases: LeaseKeeper::new(shared.database.clone()),
+            leases: shared.database.leases(),
             shared,
             groups,
             claimant,
@@ -89,6 +90,7 @@ impl LaneKeeper {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 _ = looks.tick() => self.look().await,
                 Some(lanes) = self.dropped.recv() => self.note_dropped(&lanes),
                 Some(arrival) = self.arrivals.1.recv() => self.welcome(arrival).await,
@@ -368,16 +370,16 @@ async fn take_over(
     (leases, identity): (Vec<LaneLease>, DatabaseIdentity),
     arrivals: mpsc::UnboundedSender<Arrival>,
 ) {
-    let mut writer = Writer::new(shared.database.clone());
+    let mut writer = shared.database.writer();
     for lease in leases {
-        let adopted = take_over_one(&shared, &mut writer, (&lease, identity)).await;
+        let adopted = take_over_one(&shared, &mut *writer, (&lease, identity)).await;
         let _ = arrivals.send(Arrival { lease, adopted });
     }
 }
 
 async fn take_over_one(
     shared: &Shared,
-    writer: &mut Writer,
+    writer: &mut dyn WriteLanes,
     (lease, identity): (&LaneLease, DatabaseIdentity),
 ) -> Result<Box<Adopted>, Error> {
     let now = shared.clock.now();

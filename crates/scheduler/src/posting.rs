@@ -2,12 +2,13 @@
 //! the inbox, on a connection of their own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use domain::{ExecutionId, Micros};
 use futures::future::BoxFuture;
 use rustc_hash::FxHashMap;
-use store::{Error, KnownKey, NewExecution, NewKey, Posted, Poster, WindowMap};
+use store::{Error, KnownKey, NewExecution, NewKey, PostWork, Posted, WindowMap};
+use tokio::time::Instant;
 
 use crate::group::{IdempotencyKey, Incoming, NotTaken, Taken, Verdicts};
 use crate::lifecycle;
@@ -25,7 +26,7 @@ pub(crate) async fn post(shared: &Arc<Shared>, items: Vec<Incoming>) -> Verdicts
     let mut verdicts: Vec<Option<Verdict>> = vec![None; items.len()];
     let mut posting = Posting {
         shared,
-        poster: Poster::new(shared.database.clone()),
+        poster: shared.database.poster(),
         items: &items,
         until: Instant::now() + PATIENCE,
     };
@@ -41,7 +42,7 @@ pub(crate) async fn post(shared: &Arc<Shared>, items: Vec<Incoming>) -> Verdicts
 
 struct Posting<'a> {
     shared: &'a Shared,
-    poster: Poster,
+    poster: Box<dyn PostWork>,
     items: &'a [Incoming],
     until: Instant,
 }

@@ -5,6 +5,8 @@ use anyhow::Context;
 use proto::internal::v1::scheduler_service_server::SchedulerServiceServer;
 use proto::v1::ClusterView;
 use proto::v1::worker_service_server::WorkerServiceServer;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use service::Process;
 use store::{Claimant, Database, Installation, TermHolder, WindowMap};
 use tokio::net::TcpListener;
@@ -102,7 +104,7 @@ fn share(
         id_key: installation.id_key.clone(),
         clock: DatabaseClock::new(),
         deadline: Deadline::passed_already(),
-        catalog: Catalog::new(database.clone()),
+        catalog: Catalog::new(Arc::new(database.clone())),
         sessions: Sessions::new(Arc::clone(bell)),
         windows: watch::Sender::new(Arc::new(WindowMap::default())),
         view: watch::Sender::new(Arc::new(ClusterView::default())),
@@ -110,7 +112,9 @@ fn share(
         spans: process.spans.clone(),
         worker_lease: args.worker_lease,
         due_horizon: args.due_horizon,
-        database,
+        database: Arc::new(database),
+        #[cfg(test)]
+        witness: None,
     }))
 }
 
@@ -119,8 +123,9 @@ type Dropped = mpsc::UnboundedReceiver<Vec<domain::LaneId>>;
 fn start_groups(shared: &Arc<Shared>, bell: &Arc<Bell>, count: u16) -> (Groups, Dropped) {
     let (dropped, drops) = mpsc::unbounded_channel();
     let handles = (0..usize::from(count)).map(|place| {
-        let (group, handle) =
-            Group::new(place, Arc::clone(shared), Arc::clone(bell), dropped.clone());
+        let (shared, bell) = (Arc::clone(shared), Arc::clone(bell));
+        let own = (dropped.clone(), StdRng::from_os_rng());
+        let (group, handle) = Group::new(place, shared, bell, own);
         tokio::spawn(group.run());
         handle
     });

@@ -1,14 +1,15 @@
 //! Workers as this scheduler knows them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::lane::Running;
 use proto::v1::{WorkResponse, work_response};
 use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::dispatch::Bell;
@@ -220,7 +221,7 @@ type WorkerProcess = (i32, String, [u8; 16]);
 /// All workers that this scheduler knows, until some time after their leases have run out.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    by_process: Mutex<HashMap<WorkerProcess, Arc<Session>>>,
+    by_process: Mutex<BTreeMap<WorkerProcess, Arc<Session>>>,
     next: AtomicU64,
     bell: Arc<Bell>,
 }
@@ -293,7 +294,7 @@ impl Sessions {
         sessions.values().filter(connected).cloned().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<WorkerProcess, Arc<Session>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkerProcess, Arc<Session>>> {
         self.by_process
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -5,7 +5,7 @@ use domain::lane::Class;
 use domain::{ExecutionId, IdKey, LaneId, RetryPolicy};
 use proto::v1::ClusterView;
 use service::SpanSink;
-use store::{Database, Head, Queue, WindowMap};
+use store::{Head, Queue, SharedStorage, WindowMap};
 use tokio::sync::watch;
 
 use crate::catalog::Catalog;
@@ -17,7 +17,7 @@ use crate::session::Sessions;
 /// What all parts of one scheduler share.
 pub(crate) struct Shared {
     pub(crate) scheduler_id: String,
-    pub(crate) database: Database,
+    pub(crate) database: SharedStorage,
     pub(crate) id_key: IdKey,
     pub(crate) clock: DatabaseClock,
     pub(crate) deadline: Deadline,
@@ -29,6 +29,9 @@ pub(crate) struct Shared {
     pub(crate) spans: SpanSink,
     pub(crate) worker_lease: Duration,
     pub(crate) due_horizon: Duration,
+    /// Sees every lane after every row.
+    #[cfg(test)]
+    pub(crate) witness: Option<crate::simulation::Witness>,
 }
 
 /// The lane groups of a scheduler: lane n is the group's n modulo their number.
@@ -37,7 +40,12 @@ pub(crate) struct Groups(pub(crate) Arc<[GroupHandle]>);
 
 impl Groups {
     pub(crate) fn of(&self, lane: LaneId) -> &GroupHandle {
-        &self.0[usize::from(lane.0) % self.0.len()]
+        &self.0[self.place_of(lane)]
+    }
+
+    /// The place of a lane's group among them.
+    pub(crate) fn place_of(&self, lane: LaneId) -> usize {
+        usize::from(lane.0) % self.0.len()
     }
 }
 
@@ -90,6 +98,19 @@ impl Work {
 }
 
 impl Shared {
+    /// Shows a lane to whoever watches this scheduler in a test.
+    #[cfg(test)]
+    pub(crate) fn testify(
+        &self,
+        lane: &domain::lane::Lane,
+        applied: &Result<(), domain::lane::ApplyError>,
+    ) {
+        if let Some(witness) = &self.witness {
+            assert_eq!(*applied, Ok(()));
+            witness(lane);
+        }
+    }
+
     /// Fills in what a head's numbers stand for.
     pub(crate) async fn work_of(&self, head: Head) -> Result<Work, store::Error> {
         let missing = |table, number: i32| store::Error::Inconsistent {

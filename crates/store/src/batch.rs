@@ -8,7 +8,7 @@ use domain::{AttemptResult, Budgets, ExecutionId, ExecutionState, Hour, LaneId, 
 use crate::NewExecution;
 
 /// What one transaction writes.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Batch {
     /// A row for each lane that is touched, lanes ascending, all planned at the same time.
     pub rows: Vec<Row>,

@@ -1,6 +1,7 @@
 //! Configuration: tenants, queues, job types, retry policies, API keys. Numbers stand for names in all
 //! hot rows.
 
+use async_trait::async_trait;
 use std::time::Duration;
 
 use domain::{Backoff, LaneId, RetryPolicy};
@@ -63,17 +64,6 @@ impl Database {
         self.timed("tenant_number", "select", statement).await
     }
 
-    /// A tenant's name.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn tenant_name(&self, tenant: i32) -> Result<Option<String>, Error> {
-        let statement = sqlx::query_scalar("select name from tenant where number = $1")
-            .bind(tenant)
-            .fetch_optional(&self.pool);
-        self.timed("tenant_name", "select", statement).await
-    }
-
     /// The queue of this name, made on `lanes` if the tenant has none; an existing one keeps its own.
     ///
     /// # Errors
@@ -96,11 +86,106 @@ impl Database {
         Ok(())
     }
 
+    /// Makes a key, or makes an existing one of this id like it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn put_key(&self, key: &ApiKey) -> Result<(), Error> {
+        const UPSERT: &str = "insert into api_key (id, secret_sha256, tenant, scopes)
+             values ($1, $2, $3, $4)
+             on conflict (id) do update set secret_sha256 = excluded.secret_sha256,
+                 tenant = excluded.tenant, scopes = excluded.scopes";
+        let statement = sqlx::query(UPSERT)
+            .bind(&key.id)
+            .bind(key.secret_sha256.as_slice())
+            .bind(key.tenant)
+            .bind(&key.scopes)
+            .execute(&self.pool);
+        self.timed("key_put", "insert", statement).await?;
+        Ok(())
+    }
+}
+
+/// Names and their numbers, policies and keys.
+#[async_trait]
+pub trait KnowNames: Send + Sync {
+    /// A tenant's name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn tenant_name(&self, tenant: i32) -> Result<Option<String>, Error>;
+
     /// A tenant's queue by name.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn queue_by_name(&self, tenant: i32, name: &str) -> Result<Option<Queue>, Error> {
+    async fn queue_by_name(&self, tenant: i32, name: &str) -> Result<Option<Queue>, Error>;
+
+    /// All queues of a tenant.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn queues_of(&self, tenant: i32) -> Result<Vec<Queue>, Error>;
+
+    /// A queue by number.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn queue_by_number(&self, queue: i32) -> Result<Option<Queue>, Error>;
+
+    /// Makes job types known; those that are stay as they are. Tenant 0 announces them for all.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn announce_types(&self, tenant: i32, names: &[String]) -> Result<(), Error>;
+
+    /// The number of a type that is known for the tenant, or for all.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn type_number(&self, tenant: i32, name: &str) -> Result<Option<i32>, Error>;
+
+    /// All numbers that stand for a type of the tenant: its own, and that of what is known for all.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn type_numbers(&self, tenant: i32, name: &str) -> Result<Vec<i32>, Error>;
+
+    /// A type's name.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn type_name(&self, job_type: i32) -> Result<Option<String>, Error>;
+
+    /// The number of a retry policy, made if no equal one is known.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn policy_number(&self, policy: &RetryPolicy) -> Result<i32, Error>;
+
+    /// The retry policy of a number.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn policy(&self, number: i32) -> Result<Option<RetryPolicy>, Error>;
+
+    /// The key of this id, unless it is revoked.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, Error>;
+}
+
+#[async_trait]
+impl KnowNames for Database {
+    async fn tenant_name(&self, tenant: i32) -> Result<Option<String>, Error> {
+        let statement = sqlx::query_scalar("select name from tenant where number = $1")
+            .bind(tenant)
+            .fetch_optional(&self.pool);
+        self.timed("tenant_name", "select", statement).await
+    }
+
+    async fn queue_by_name(&self, tenant: i32, name: &str) -> Result<Option<Queue>, Error> {
         const SELECT: &str =
             "select number, tenant, name, lanes from queue where tenant = $1 and name = $2";
         let statement = sqlx::query_as(SELECT)
@@ -113,11 +198,14 @@ impl Database {
             .map(Queue::from_row))
     }
 
-    /// A queue by number.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn queue_by_number(&self, queue: i32) -> Result<Option<Queue>, Error> {
+    async fn queues_of(&self, tenant: i32) -> Result<Vec<Queue>, Error> {
+        const SELECT: &str = "select number, tenant, name, lanes from queue where tenant = $1";
+        let statement = sqlx::query_as(SELECT).bind(tenant).fetch_all(&self.pool);
+        let queues: Vec<QueueRow> = self.timed("queues_of", "select", statement).await?;
+        Ok(queues.into_iter().map(Queue::from_row).collect())
+    }
+
+    async fn queue_by_number(&self, queue: i32) -> Result<Option<Queue>, Error> {
         const SELECT: &str = "select number, tenant, name, lanes from queue where number = $1";
         let statement = sqlx::query_as(SELECT)
             .bind(queue)
@@ -128,11 +216,7 @@ impl Database {
             .map(Queue::from_row))
     }
 
-    /// Makes job types known; those that are stay as they are. Tenant 0 announces them for all.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn announce_types(&self, tenant: i32, names: &[String]) -> Result<(), Error> {
+    async fn announce_types(&self, tenant: i32, names: &[String]) -> Result<(), Error> {
         // Only what is missing is inserted: ON CONFLICT alone would use up numbers at every Hello.
         const INSERT: &str = "insert into job_type (tenant, name)
              select $1, n from unnest($2::text[]) n
@@ -146,11 +230,7 @@ impl Database {
         Ok(())
     }
 
-    /// The number of a type that is known for the tenant, or for all.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn type_number(&self, tenant: i32, name: &str) -> Result<Option<i32>, Error> {
+    async fn type_number(&self, tenant: i32, name: &str) -> Result<Option<i32>, Error> {
         const SELECT: &str = "select number from job_type where tenant in ($1, 0) and name = $2
              order by tenant desc limit 1";
         let statement = sqlx::query_scalar(SELECT)
@@ -160,22 +240,23 @@ impl Database {
         self.timed("type_number", "select", statement).await
     }
 
-    /// A type's name.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn type_name(&self, job_type: i32) -> Result<Option<String>, Error> {
+    async fn type_numbers(&self, tenant: i32, name: &str) -> Result<Vec<i32>, Error> {
+        const SELECT: &str = "select number from job_type where tenant in ($1, 0) and name = $2";
+        let statement = sqlx::query_scalar(SELECT)
+            .bind(tenant)
+            .bind(name)
+            .fetch_all(&self.pool);
+        self.timed("type_numbers", "select", statement).await
+    }
+
+    async fn type_name(&self, job_type: i32) -> Result<Option<String>, Error> {
         let statement = sqlx::query_scalar("select name from job_type where number = $1")
             .bind(job_type)
             .fetch_optional(&self.pool);
         self.timed("type_name", "select", statement).await
     }
 
-    /// The number of a retry policy, made if no equal one is known.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn policy_number(&self, policy: &RetryPolicy) -> Result<i32, Error> {
+    async fn policy_number(&self, policy: &RetryPolicy) -> Result<i32, Error> {
         const INSERT: &str = "insert into retry_policy
              (max_attempts, initial_us, multiplier, max_us, jitter)
              values ($1, $2, $3, $4, $5) on conflict do nothing";
@@ -203,11 +284,7 @@ impl Database {
         })
     }
 
-    /// The retry policy of a number.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn policy(&self, number: i32) -> Result<Option<RetryPolicy>, Error> {
+    async fn policy(&self, number: i32) -> Result<Option<RetryPolicy>, Error> {
         const SELECT: &str = "select max_attempts, initial_us, multiplier, max_us, jitter
              from retry_policy where number = $1";
         let statement = sqlx::query_as(SELECT)
@@ -229,30 +306,7 @@ impl Database {
         )
     }
 
-    /// Makes a key, or makes an existing one of this id like it.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn put_key(&self, key: &ApiKey) -> Result<(), Error> {
-        const UPSERT: &str = "insert into api_key (id, secret_sha256, tenant, scopes)
-             values ($1, $2, $3, $4)
-             on conflict (id) do update set secret_sha256 = excluded.secret_sha256,
-                 tenant = excluded.tenant, scopes = excluded.scopes";
-        let statement = sqlx::query(UPSERT)
-            .bind(&key.id)
-            .bind(key.secret_sha256.as_slice())
-            .bind(key.tenant)
-            .bind(&key.scopes)
-            .execute(&self.pool);
-        self.timed("key_put", "insert", statement).await?;
-        Ok(())
-    }
-
-    /// The key of this id, unless it is revoked.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn key(&self, id: &str) -> Result<Option<ApiKey>, Error> {
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, Error> {
         const SELECT: &str = "select secret_sha256, tenant, scopes from api_key
              where id = $1 and revoked_at is null";
         let statement = sqlx::query_as(SELECT).bind(id).fetch_optional(&self.pool);

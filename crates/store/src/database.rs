@@ -45,6 +45,8 @@ impl Database {
         let options = PgConnectOptions::from_str(url)
             .map_err(Error::of("connect"))?
             .application_name("watchwork-scheduler")
+            // Whatever a role's own schema is called: the tables are where the migrations put them.
+            .options([("search_path", "public")])
             .statement_cache_capacity(256);
         let pool = PgPoolOptions::new()
             .max_connections(pool_size)
@@ -94,19 +96,13 @@ impl Database {
             .map_err(Error::of("connect_lease_keeper"))
     }
 
-    /// The pool's connections: in use, idle, at most.
-    #[must_use]
-    pub fn pool_use(&self) -> (u32, u32, u32) {
+    pub(crate) fn connections(&self) -> (u32, u32, u32) {
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
         let max = self.pool.options().get_max_connections();
         (self.pool.size().saturating_sub(idle), idle, max)
     }
 
-    /// How long the database takes to answer at all.
-    ///
-    /// # Errors
-    /// It doesn't.
-    pub async fn ping(&self) -> Result<Duration, Error> {
+    pub(crate) async fn answer_time(&self) -> Result<Duration, Error> {
         let begin = Instant::now();
         sqlx::query("select 1")
             .execute(&self.pool)

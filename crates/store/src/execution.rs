@@ -1,5 +1,6 @@
 //! Executions, read: their heads for dispatch, and the whole of one for people.
 
+use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,67 +126,6 @@ const HEAD_COLUMNS: &str = "e.seq, e.tenant, e.queue, e.job_type, e.priority, e.
     e.labels::text, e.headers::text, e.payload, e.content_type, e.due_at";
 
 impl Database {
-    /// The heads of executions of a lane and a home hour; of those that are there, in the order asked for,
-    /// until their payloads make up `bytes`. The first comes however large it is.
-    ///
-    /// # Errors
-    /// The database can't be read, or a row makes no sense.
-    pub async fn heads(
-        &self,
-        windows: &WindowMap,
-        lane: LaneId,
-        home: Hour,
-        (seqs, bytes): (&[u64], u64),
-    ) -> Result<Vec<(u64, Head)>, Error> {
-        for table in places(windows, Table::Execution, home) {
-            let sql = heads_sql(table);
-            let asked: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
-            let statement = sqlx::query(AssertSqlSafe(sql))
-                .bind(number(lane))
-                .bind(home.0)
-                .bind(asked)
-                .bind(as_stored(bytes))
-                .fetch_all(&self.pool);
-            let rows = self.timed("execution_heads", "select", statement).await?;
-            if !rows.is_empty() {
-                return rows.iter().map(read_head).collect();
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    /// One execution with its attempts, by where its id says it is.
-    ///
-    /// # Errors
-    /// The database can't be read, or a row makes no sense.
-    pub async fn execution(
-        &self,
-        windows: &WindowMap,
-        lane: LaneId,
-        home: Hour,
-        seq: u64,
-    ) -> Result<Option<StoredExecution>, Error> {
-        for table in places(windows, Table::Execution, home) {
-            let sql = format!(
-                "select {HEAD_COLUMNS} from {table} e
-                 where e.lane = $1 and e.seq = $3 and e.win = $2"
-            );
-            let statement = sqlx::query(AssertSqlSafe(sql))
-                .bind(number(lane))
-                .bind(home.0)
-                .bind(as_stored(seq))
-                .fetch_optional(&self.pool);
-            if let Some(row) = self.timed("execution_get", "select", statement).await? {
-                let (_, head) = read_head(&row)?;
-                let kept = Some(table) == Table::Execution.kept()
-                    || windows.is_closing(Table::Outcome, home);
-                let attempts = self.attempts(windows, (lane, home, seq), kept).await?;
-                return Ok(Some(StoredExecution { head, attempts }));
-            }
-        }
-        Ok(None)
-    }
-
     /// Those of a window that is on its way out are in two places: what was carried over may be in both.
     async fn attempts(
         &self,
@@ -260,6 +200,128 @@ impl Database {
     }
 }
 
+/// Executions, read by where their ids say they are.
+#[async_trait]
+pub trait ReadExecutions: Send + Sync {
+    /// The heads of executions of a lane and a home hour; of those that are there, in the order asked for,
+    /// until their payloads make up `bytes`. The first comes however large it is.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn heads(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        what: (&[u64], u64),
+    ) -> Result<Vec<(u64, Head)>, Error>;
+
+    /// One execution with its attempts, by where its id says it is.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn execution(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        seq: u64,
+    ) -> Result<Option<StoredExecution>, Error>;
+
+    /// Whether an execution of a lane waits for a time in the tables. One that came through the inbox doesn't
+    /// until its lane's owner has read it.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    async fn is_tabled(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        mark: DueMark,
+    ) -> Result<bool, Error>;
+}
+
+#[async_trait]
+impl ReadExecutions for Database {
+    async fn is_tabled(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        mark: DueMark,
+    ) -> Result<bool, Error> {
+        for table in places(windows, Table::Due, mark.due.hour()) {
+            let sql = format!("select 1 from {table} where lane = $1 and due_at = $2 and seq = $3");
+            let statement = sqlx::query(AssertSqlSafe(sql))
+                .bind(number(lane))
+                .bind(Timestamp(mark.due))
+                .bind(as_stored(mark.seq))
+                .fetch_optional(&self.pool);
+            if self
+                .timed("due_probe", "select", statement)
+                .await?
+                .is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn heads(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        (seqs, bytes): (&[u64], u64),
+    ) -> Result<Vec<(u64, Head)>, Error> {
+        for table in places(windows, Table::Execution, home) {
+            let sql = heads_sql(table);
+            let asked: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
+            let statement = sqlx::query(AssertSqlSafe(sql))
+                .bind(number(lane))
+                .bind(home.0)
+                .bind(asked)
+                .bind(as_stored(bytes))
+                .fetch_all(&self.pool);
+            let rows = self.timed("execution_heads", "select", statement).await?;
+            if !rows.is_empty() {
+                return rows.iter().map(read_head).collect();
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn execution(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        seq: u64,
+    ) -> Result<Option<StoredExecution>, Error> {
+        for table in places(windows, Table::Execution, home) {
+            let sql = format!(
+                "select {HEAD_COLUMNS} from {table} e
+                 where e.lane = $1 and e.seq = $3 and e.win = $2"
+            );
+            let statement = sqlx::query(AssertSqlSafe(sql))
+                .bind(number(lane))
+                .bind(home.0)
+                .bind(as_stored(seq))
+                .fetch_optional(&self.pool);
+            if let Some(row) = self.timed("execution_get", "select", statement).await? {
+                let (_, head) = read_head(&row)?;
+                // What is cancelled beyond all windows has its outcome there, and may move into one since.
+                let kept = Some(table) == Table::Execution.kept()
+                    || head.due.is_some()
+                    || windows.is_closing(Table::Outcome, home);
+                let attempts = self.attempts(windows, (lane, home, seq), kept).await?;
+                return Ok(Some(StoredExecution { head, attempts }));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Database {
     /// What a lane keeps apart that is due before an hour; at most `limit`, the earliest first.
     ///
@@ -290,7 +352,7 @@ impl Database {
 }
 
 /// Where the rows of a home may be, the likeliest first.
-fn places(windows: &WindowMap, table: Table, home: Hour) -> impl Iterator<Item = &str> {
+pub(crate) fn places(windows: &WindowMap, table: Table, home: Hour) -> impl Iterator<Item = &str> {
     let leaf = windows.leaf(table, home).ok();
     leaf.into_iter().chain(table.kept())
 }
@@ -316,12 +378,12 @@ pub(crate) fn to_json(pairs: &Pairs) -> Option<String> {
     (!pairs.is_empty()).then(|| serde_json::to_string(pairs).unwrap_or_default())
 }
 
-fn from_json(text: Option<String>) -> Pairs {
+pub(crate) fn from_json(text: Option<String>) -> Pairs {
     text.and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default()
 }
 
-fn inconsistent(table: &'static str, what: impl Into<String>) -> Error {
+pub(crate) fn inconsistent(table: &'static str, what: impl Into<String>) -> Error {
     Error::Inconsistent {
         table,
         what: what.into(),
@@ -359,11 +421,11 @@ fn read_head(row: &PgRow) -> Result<(u64, Head), Error> {
     Ok((u64::try_from(seq).unwrap_or(0), head))
 }
 
-fn optional_time(time: Option<Timestamp>) -> Option<Micros> {
+pub(crate) fn optional_time(time: Option<Timestamp>) -> Option<Micros> {
     time.map(|time| time.0)
 }
 
-fn boxed(text: Option<String>) -> Option<Box<str>> {
+pub(crate) fn boxed(text: Option<String>) -> Option<Box<str>> {
     text.map(String::into_boxed_str)
 }
 
@@ -437,46 +499,16 @@ fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Election, TermHolder};
-    use sqlx::Executor as _;
-
-    /// The plan that a session of the pool makes for a statement over a leaf that is empty.
-    async fn plan(database: &Database, types: &str, sql: &str, arguments: &str) -> String {
-        let mut connection = database.pool.acquire().await.unwrap();
-        let prepare = format!("prepare p({types}) as {sql}");
-        connection.execute(AssertSqlSafe(prepare)).await.unwrap();
-        let explain = AssertSqlSafe(format!("explain execute p({arguments})"));
-        let lines: Vec<String> = sqlx::query_scalar(explain)
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap();
-        lines.join("\n")
-    }
+    use crate::plans::Plans;
 
     #[tokio::test]
     async fn heads_are_looked_up_one_by_one_whatever_the_statistics_say() {
-        let fresh = cluster::testing::fresh_database().await;
-        let database = Database::connect(fresh.url(), 1, Arc::new(|_, _, _| {}))
-            .await
-            .unwrap();
-        let holder = TermHolder {
-            incarnation: uuid::Uuid::new_v4(),
-            label: "test".into(),
-            lease: Duration::from_secs(60),
-        };
-        let mut election = Election::new(database.clone(), holder);
-        let term = election.campaign().await.unwrap().unwrap();
-        election.make_windows(&term, 24, 25).await.unwrap();
-        let windows = database.windows().await.unwrap();
-        let leaf = windows.leaf(Table::Execution, term.now().hour()).unwrap();
+        let plans = Plans::new().await;
+        let hour = plans.term.now().hour();
+        let leaf = plans.windows.leaf(Table::Execution, hour).unwrap();
         let types = "int2, int4, int8[], int8";
-        let plan = plan(
-            &database,
-            types,
-            &heads_sql(leaf),
-            "1::int2, 1, '{1,2}', 10",
-        )
-        .await;
+        let arguments = "1::int2, 1, '{1,2}', 10";
+        let plan = plans.of(types, &heads_sql(leaf), arguments).await;
         let probe = "Index Cond: ((lane = $1) AND (seq = s.seq) AND (win = $2))";
         assert!(plan.contains(probe), "{plan}");
     }

@@ -3,6 +3,7 @@
 //! It is read from snapshot to snapshot: everything that the new snapshot sees and the last one didn't.
 //! So a transaction that inserts early and commits late is neither missed nor waited for.
 
+use async_trait::async_trait;
 use domain::lane::{Class, DueMark, InboxMark};
 use domain::{Hour, LaneId, Micros, Priority};
 use sqlx::postgres::PgRow;
@@ -63,12 +64,39 @@ impl Poster {
     pub fn new(database: Database) -> Self {
         Self(Dedicated::new(database, Purpose::Posting))
     }
+}
 
+/// Puts executions into the inboxes of lanes, on a connection of its own.
+#[async_trait]
+pub trait PostWork: Send {
     /// Numbers for executions that come through the inbox; no owner gives them.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn numbers(&mut self, count: usize) -> Result<Vec<u64>, Error> {
+    async fn numbers(&mut self, count: usize) -> Result<Vec<u64>, Error>;
+
+    /// The executions that idempotency keys name; of those keys that are known.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn known_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<KnownKey>, Error>;
+
+    /// Stores executions for whoever owns their lanes, in one transaction.
+    ///
+    /// # Errors
+    /// [`Error::KeyTaken`], [`Error::Blocked`], [`Error::NoWindow`]; or the database can't be reached. Whether
+    /// anything was stored, [`Error::is_refusal`] tells.
+    async fn post(
+        &mut self,
+        windows: &WindowMap,
+        posted: &[Posted],
+        at: Micros,
+    ) -> Result<(), Error>;
+}
+
+#[async_trait]
+impl PostWork for Poster {
+    async fn numbers(&mut self, count: usize) -> Result<Vec<u64>, Error> {
         const SELECT: &str = "select nextval('ext_seq') from generate_series(1, $1)";
         let mut connection = self.0.take().await?;
         let statement = sqlx::query_scalar(SELECT)
@@ -83,23 +111,14 @@ impl Poster {
             .collect())
     }
 
-    /// The executions that idempotency keys name; of those keys that are known.
-    ///
-    /// # Errors
-    /// The database can't be read, or a row makes no sense.
-    pub async fn known_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<KnownKey>, Error> {
+    async fn known_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<KnownKey>, Error> {
         let mut connection = self.0.take().await?;
         let known = self.0.database.known_keys(&mut connection, keys).await?;
         self.0.put_back(connection);
         Ok(known)
     }
 
-    /// Stores executions for whoever owns their lanes, in one transaction.
-    ///
-    /// # Errors
-    /// [`Error::KeyTaken`], [`Error::Blocked`], [`Error::NoWindow`]; or the database can't be reached. Whether
-    /// anything was stored, [`Error::is_refusal`] tells.
-    pub async fn post(
+    async fn post(
         &mut self,
         windows: &WindowMap,
         posted: &[Posted],

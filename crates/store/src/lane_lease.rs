@@ -1,5 +1,6 @@
 //! Who lives, and who owns which lane: leases by the database's clock.
 
+use async_trait::async_trait;
 use std::time::Duration;
 
 use domain::lane::DatabaseIdentity;
@@ -86,12 +87,46 @@ impl LeaseKeeper {
     pub fn new(database: Database) -> Self {
         Self(Dedicated::new(database, Purpose::Leases))
     }
+}
 
+/// A scheduler's leases, on a connection of their own.
+#[async_trait]
+pub trait KeepLeases: Send {
     /// Says that this scheduler lives, and renews its leases.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn renew(&mut self, claimant: &Claimant) -> Result<Renewal, Error> {
+    async fn renew(&mut self, claimant: &Claimant) -> Result<Renewal, Error>;
+
+    /// Takes up to `most` lanes whose leases have run out. Locks first and
+    /// reads the clock afterwards.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn take(&mut self, claimant: &Claimant, most: usize) -> Result<Vec<LaneLease>, Error>;
+
+    /// Gives lanes up that this scheduler has stopped writing to, for anybody to take.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn release(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error>;
+
+    /// Says that this scheduler is gone.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn leave(&mut self, claimant: &Claimant) -> Result<(), Error>;
+
+    /// Who lives and who owns what. A scheduler is taken as alive for one lane lease after its last word.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn membership(&mut self, lease: Duration) -> Result<Membership, Error>;
+}
+
+#[async_trait]
+impl KeepLeases for LeaseKeeper {
+    async fn renew(&mut self, claimant: &Claimant) -> Result<Renewal, Error> {
         const PRESENT: &str = "insert into scheduler (id, incarnation, address, seen)
              values ($1, $2, $3, clock_timestamp())
              on conflict (id) do update set incarnation = excluded.incarnation,
@@ -126,16 +161,7 @@ impl LeaseKeeper {
         })
     }
 
-    /// Takes up to `most` lanes whose leases have run out. Locks first and
-    /// reads the clock afterwards.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn take(
-        &mut self,
-        claimant: &Claimant,
-        most: usize,
-    ) -> Result<Vec<LaneLease>, Error> {
+    async fn take(&mut self, claimant: &Claimant, most: usize) -> Result<Vec<LaneLease>, Error> {
         const LOCK: &str = "select lane from lane_lease where expires_at < clock_timestamp()
              order by lane limit $1 for update skip locked";
         const TAKE: &str = "update lane_lease set epoch = epoch + 1, incarnation = $2, holder = $3,
@@ -164,11 +190,7 @@ impl LeaseKeeper {
             .collect())
     }
 
-    /// Gives lanes up that this scheduler has stopped writing to, for anybody to take.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn release(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error> {
+    async fn release(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error> {
         const RELEASE: &str = "update lane_lease set expires_at = '-infinity'
              where lane = any($1) and incarnation = $2";
         let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
@@ -185,11 +207,7 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// Says that this scheduler is gone.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn leave(&mut self, claimant: &Claimant) -> Result<(), Error> {
+    async fn leave(&mut self, claimant: &Claimant) -> Result<(), Error> {
         const LEAVE: &str = "delete from scheduler where id = $1 and incarnation = $2";
         let mut connection = self.0.take().await?;
         let statement = sqlx::query(LEAVE)
@@ -203,11 +221,7 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    /// Who lives and who owns what. A scheduler is taken as alive for one lane lease after its last word.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn membership(&mut self, lease: Duration) -> Result<Membership, Error> {
+    async fn membership(&mut self, lease: Duration) -> Result<Membership, Error> {
         const SCHEDULERS: &str = "select id, address from scheduler
              where seen > clock_timestamp() - $1 * interval '1 microsecond' order by id";
         const LANES: &str = "select lane, holder, incarnation, expires_at > clock_timestamp()
@@ -248,7 +262,7 @@ impl Election {
     ///
     /// # Errors
     /// The term is over, or the database refuses.
-    pub async fn make_lanes(&mut self, term: &Term, lanes: u16) -> Result<(), Error> {
+    pub(crate) async fn insert_lanes(&mut self, term: &Term, lanes: u16) -> Result<(), Error> {
         const LEASES: &str = "insert into lane_lease (lane, epoch, incarnation, holder, expires_at)
              select lane, 0, '00000000-0000-0000-0000-000000000000', '', '-infinity'
              from unnest($1::int2[]) lane on conflict do nothing returning lane";

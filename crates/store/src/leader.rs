@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use domain::Micros;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Postgres, Transaction};
@@ -31,6 +32,16 @@ pub struct Term {
 }
 
 impl Term {
+    /// The reign `epoch` of a process, won or renewed at `at` by the database's clock.
+    #[must_use]
+    pub fn new(epoch: i64, incarnation: Uuid, at: Micros) -> Self {
+        Self {
+            epoch,
+            incarnation,
+            at,
+        }
+    }
+
     /// Its number; it only grows.
     #[must_use]
     pub fn epoch(&self) -> i64 {
@@ -92,7 +103,7 @@ impl Election {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn campaign(&mut self) -> Result<Option<Term>, Error> {
+    async fn try_to_win(&mut self) -> Result<Option<Term>, Error> {
         const LOCK: &str = "select epoch from leader_lease
              where name = 'leader' and expires_at < clock_timestamp() for update skip locked";
         const TAKE: &str = "update leader_lease set epoch = epoch + 1, incarnation = $1,
@@ -123,18 +134,14 @@ impl Election {
             .map_err(Error::of("campaign"))?;
         transaction.commit().await.map_err(Error::of("campaign"))?;
         self.connection.put_back(connection);
-        Ok(Some(Term {
-            epoch,
-            incarnation: self.holder.incarnation,
-            at: at.0,
-        }))
+        Ok(Some(Term::new(epoch, self.holder.incarnation, at.0)))
     }
 
     /// Renews the lease of a term that isn't over.
     ///
     /// # Errors
     /// [`Error::TermOver`], or the database can't be reached: either way the holder must step down.
-    pub async fn renew(&mut self, term: &Term) -> Result<Term, Error> {
+    async fn renew_term(&mut self, term: &Term) -> Result<Term, Error> {
         const RENEW: &str = "update leader_lease
              set expires_at = clock_timestamp() + $3 * interval '1 microsecond'
              where name = 'leader' and epoch = $1 and incarnation = $2
@@ -162,7 +169,7 @@ impl Election {
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn resign(&mut self, term: &Term) -> Result<(), Error> {
+    async fn give_up(&mut self, term: &Term) -> Result<(), Error> {
         const RESIGN: &str = "update leader_lease set expires_at = '-infinity'
              where name = 'leader' and epoch = $1 and incarnation = $2";
         let mut connection = self.connection.take().await?;
@@ -175,6 +182,63 @@ impl Election {
             .timed("term_resign", "update", statement)
             .await?;
         Ok(())
+    }
+}
+
+/// The leader's lease and its duties, on a connection of their own.
+#[async_trait]
+pub trait Lead: Send {
+    /// Tries to win the lead: only when the lease has run out.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn campaign(&mut self) -> Result<Option<Term>, Error>;
+
+    /// Renews the lease of a term that isn't over.
+    ///
+    /// # Errors
+    /// [`Error::TermOver`], or the database can't be reached: either way the holder must step down.
+    async fn renew(&mut self, term: &Term) -> Result<Term, Error>;
+
+    /// Gives the lead up, so that a successor needn't wait for the lease to run out.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn resign(&mut self, term: &Term) -> Result<(), Error>;
+
+    /// Makes the lanes of a new installation.
+    ///
+    /// # Errors
+    /// The term is over, or the database refuses.
+    async fn make_lanes(&mut self, term: &Term, lanes: u16) -> Result<(), Error>;
+
+    /// Makes the windows that are missing to have three ahead, and `reach` hours at least; gives how many.
+    ///
+    /// # Errors
+    /// The term is over, or the database refuses.
+    async fn make_windows(&mut self, term: &Term, width: i32, reach: i32) -> Result<usize, Error>;
+}
+
+#[async_trait]
+impl Lead for Election {
+    async fn campaign(&mut self) -> Result<Option<Term>, Error> {
+        self.try_to_win().await
+    }
+
+    async fn renew(&mut self, term: &Term) -> Result<Term, Error> {
+        self.renew_term(term).await
+    }
+
+    async fn resign(&mut self, term: &Term) -> Result<(), Error> {
+        self.give_up(term).await
+    }
+
+    async fn make_lanes(&mut self, term: &Term, lanes: u16) -> Result<(), Error> {
+        self.insert_lanes(term, lanes).await
+    }
+
+    async fn make_windows(&mut self, term: &Term, width: i32, reach: i32) -> Result<usize, Error> {
+        self.attach_windows(term, width, reach).await
     }
 }
 

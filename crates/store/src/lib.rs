@@ -12,21 +12,31 @@ mod inbox;
 mod installation;
 mod lane_lease;
 mod leader;
+mod listed;
+mod listing;
+#[cfg(test)]
+mod plans;
 mod snapshot;
+mod storage;
 mod timestamp;
 mod window;
 mod writer;
 
 pub use batch::{Batch, DueEntry, KeptEntry, NewKey, Outcome, Place};
-pub use catalog::{ApiKey, Queue};
-
+pub use catalog::{ApiKey, KnowNames, Queue};
 pub use database::{Database, QueryTimes, within};
 pub use error::Error;
-pub use execution::{Head, NewExecution, Pairs, StoredAttempt, StoredExecution};
+pub use execution::{Head, NewExecution, Pairs, ReadExecutions, StoredAttempt, StoredExecution};
 pub use idempotency::KnownKey;
-pub use inbox::{InboxEntry, InboxRead, Posted, Poster};
+pub use inbox::{InboxEntry, InboxRead, PostWork, Posted, Poster};
 pub use installation::Installation;
-pub use lane_lease::{Claimant, LaneLease, LaneOwner, LeaseKeeper, Membership, Renewal};
-pub use leader::{Election, Term, TermHolder};
+pub use lane_lease::{
+    Claimant, KeepLeases, LaneLease, LaneOwner, LeaseKeeper, Membership, Renewal,
+};
+pub use leader::{Election, Lead, Term, TermHolder};
+pub use listed::{ExecutionPlace, LastOutcome, ListedHead};
+pub use listing::{ListPart, ReadLists};
+pub use snapshot::WriteSnapshots;
+pub use storage::{SharedStorage, Storage};
 pub use window::{Table, WindowMap, WindowState};
-pub use writer::{Settled, Writer};
+pub use writer::{Settled, WriteLanes, Writer};

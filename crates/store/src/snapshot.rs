@@ -1,5 +1,6 @@
 //! Snapshots of lanes' memories: recovery begins at the newest.
 
+use async_trait::async_trait;
 use domain::LaneId;
 use domain::lane::Lane;
 use sqlx::PgConnection;
@@ -12,31 +13,6 @@ use crate::{Database, Error};
 const PART: usize = 1 << 20;
 
 impl Database {
-    /// Stores the bytes of a lane's memory as it was after its row `n`, and forgets all but the one before.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error> {
-        const INSERT: &str = "insert into lane_snapshot (lane, n, part, parts, body)
-             select $1, $2, p.place - 1, cardinality($3), p.body
-             from unnest($3::bytea[]) with ordinality p (body, place) on conflict do nothing";
-        const FORGET: &str = "delete from lane_snapshot where lane = $1
-             and n < (select max(n) from lane_snapshot where lane = $1 and n < $2)";
-        let parts: Vec<&[u8]> = body.chunks(PART).collect();
-        let insert = sqlx::query(INSERT)
-            .bind(number(lane))
-            .bind(as_stored(n))
-            .bind(parts)
-            .execute(&self.pool);
-        self.timed("snapshot_write", "insert", insert).await?;
-        let forget = sqlx::query(FORGET)
-            .bind(number(lane))
-            .bind(as_stored(n))
-            .execute(&self.pool);
-        self.timed("snapshot_forget", "delete", forget).await?;
-        Ok(())
-    }
-
     /// The lane as its newest snapshot tells it, if there is one that this program can read.
     pub(crate) async fn newest_snapshot(
         &self,
@@ -63,6 +39,40 @@ impl Database {
         memory
             .map(Some)
             .map_err(|error| damaged(lane, &error.to_string()))
+    }
+}
+
+/// Snapshots of lanes' memories, written.
+#[async_trait]
+pub trait WriteSnapshots: Send + Sync {
+    /// Stores the bytes of a lane's memory as it was after its row `n`, and forgets all but the one before.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error>;
+}
+
+#[async_trait]
+impl WriteSnapshots for Database {
+    async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error> {
+        const INSERT: &str = "insert into lane_snapshot (lane, n, part, parts, body)
+             select $1, $2, p.place - 1, cardinality($3), p.body
+             from unnest($3::bytea[]) with ordinality p (body, place) on conflict do nothing";
+        const FORGET: &str = "delete from lane_snapshot where lane = $1
+             and n < (select max(n) from lane_snapshot where lane = $1 and n < $2)";
+        let parts: Vec<&[u8]> = body.chunks(PART).collect();
+        let insert = sqlx::query(INSERT)
+            .bind(number(lane))
+            .bind(as_stored(n))
+            .bind(parts)
+            .execute(&self.pool);
+        self.timed("snapshot_write", "insert", insert).await?;
+        let forget = sqlx::query(FORGET)
+            .bind(number(lane))
+            .bind(as_stored(n))
+            .execute(&self.pool);
+        self.timed("snapshot_forget", "delete", forget).await?;
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{Hour, Micros};
+use domain::{Hour, HourRange, Micros};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::batch::Place;
@@ -183,6 +183,14 @@ impl WindowMap {
             .map(|(_, leaf)| leaf.name.as_str())
     }
 
+    /// The leaves of a table, the latest first, each with the hour after its last.
+    pub(crate) fn latest(&self, table: Table) -> impl Iterator<Item = (&str, Hour)> {
+        let leaves = self.leaves.range((table, i32::MIN)..=(table, i32::MAX));
+        leaves
+            .rev()
+            .map(|(_, leaf)| (leaf.name.as_str(), Hour(leaf.to)))
+    }
+
     /// The first hour for which some table that waits for times has no window.
     #[must_use]
     pub fn reach(&self) -> Hour {
@@ -205,11 +213,7 @@ impl WindowMap {
 }
 
 impl Database {
-    /// The windows that there are.
-    ///
-    /// # Errors
-    /// The database can't be read.
-    pub async fn windows(&self) -> Result<WindowMap, Error> {
+    pub(crate) async fn select_windows(&self) -> Result<WindowMap, Error> {
         let select = sqlx::query_as(SELECT_WINDOWS).fetch_all(&self.pool);
         Ok(WindowMap::from_rows(
             self.timed("windows", "select", select).await?,
@@ -217,25 +221,37 @@ impl Database {
     }
 }
 
-const SELECT_WINDOWS: &str = r#"select table_name, from_hour, to_hour, leaf, state from "window""#;
+const SELECT_WINDOWS: &str = r#"select table_name, from_hour, to_hour, state from "window""#;
 
-type WindowRow = (String, i32, i32, String, i16);
+type WindowRow = (String, i32, i32, i16);
 
-impl WindowMap {
-    fn from_rows(rows: Vec<WindowRow>) -> Self {
-        let by_name = |name: &str| Table::ALL.into_iter().find(|table| table.name() == name);
-        let leaves = rows
+impl FromIterator<(Table, HourRange, WindowState)> for WindowMap {
+    /// Windows with the names that they are given when they are made.
+    fn from_iter<T: IntoIterator<Item = (Table, HourRange, WindowState)>>(windows: T) -> Self {
+        let leaves = windows
             .into_iter()
-            .filter_map(|(table, from, to, name, state)| {
-                let state = match state {
-                    1 => WindowState::Open,
-                    _ => WindowState::Closing,
-                };
-                Some(((by_name(&table)?, from), Leaf { to, name, state }))
+            .map(|(table, HourRange { from, to }, state)| {
+                let (to, name) = (to.0, format!("{}_{from}", table.name()));
+                ((table, from.0), Leaf { to, name, state })
             });
         Self {
             leaves: leaves.collect(),
         }
+    }
+}
+
+impl WindowMap {
+    fn from_rows(rows: Vec<WindowRow>) -> Self {
+        let by_name = |name: &str| Table::ALL.into_iter().find(|table| table.name() == name);
+        let windows = rows.into_iter().filter_map(|(table, from, to, state)| {
+            let state = match state {
+                1 => WindowState::Open,
+                _ => WindowState::Closing,
+            };
+            let (from, to) = (Hour(from), Hour(to));
+            Some((by_name(&table)?, HourRange { from, to }, state))
+        });
+        windows.collect()
     }
 }
 
@@ -245,7 +261,7 @@ impl Election {
     ///
     /// # Errors
     /// The term is over, or the database refuses.
-    pub async fn make_windows(
+    pub(crate) async fn attach_windows(
         &mut self,
         term: &Term,
         width: i32,

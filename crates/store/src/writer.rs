@@ -1,3 +1,4 @@
+use async_trait::async_trait;
 use domain::lane::{DatabaseIdentity, DueMark, InboxMark, Lane, Row, TimedEntry};
 use domain::{Hour, LaneId, Micros};
 use sqlx::AssertSqlSafe;
@@ -24,13 +25,96 @@ impl Writer {
         Self(Dedicated::new(database, Purpose::Writing))
     }
 
+    /// The lane as its chain tells it, read and not taken: what memory is compared with.
+    ///
+    /// # Errors
+    /// The database can't be read, or the chain doesn't make sense.
+    pub async fn replay(&mut self, lane: LaneId) -> Result<Lane, Error> {
+        let mut connection = self.0.take().await?;
+        let memory = self.0.database.replay(&mut connection, lane).await?;
+        self.0.put_back(connection);
+        Ok(memory)
+    }
+}
+
+/// What a lane group needs of the database: one writer, on a connection of its own.
+#[async_trait]
+pub trait WriteLanes: Send {
     /// Commits a batch, behind the fence of each of its lanes. To be run to its end, never cancelled.
     ///
     /// # Errors
     /// [`Error::Deposed`]: somebody else wrote to one of the lanes. [`Error::KeyTaken`]: some of its
     /// idempotency keys are known. [`Error::Blocked`]: somebody else's transaction is in the way. Whether
     /// anything was committed, [`Error::is_refusal`] tells.
-    pub async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Result<(), Error> {
+    async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Result<(), Error>;
+
+    /// Finds out what became of a commit whose answer was lost, by inserting an empty row, `blank`, in the
+    /// place of one of its rows: that waits for whatever is still under way, and then one of them is
+    /// there for good.
+    ///
+    /// # Errors
+    /// The database can't be reached, or the lane's chain has gone elsewhere.
+    async fn settle(&mut self, windows: &WindowMap, blank: &Row) -> Result<Settled, Error>;
+
+    /// The executions that idempotency keys name, with the fingerprints they were submitted with; of those
+    /// keys that are known.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn known_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<KnownKey>, Error>;
+
+    /// Due entries of a lane after a mark and up to another, at most `limit`, in order.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn due_entries(
+        &mut self,
+        windows: &WindowMap,
+        lane: LaneId,
+        what: (DueMark, DueMark),
+        limit: usize,
+    ) -> Result<Vec<TimedEntry>, Error>;
+
+    /// What a lane keeps apart that is due before an hour; at most `limit`, the earliest first.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    async fn kept_due(
+        &mut self,
+        lane: LaneId,
+        until: Hour,
+        limit: usize,
+    ) -> Result<Vec<KeptEntry>, Error>;
+
+    /// Looks into the inboxes of lanes, each from its mark, for at most `limit` entries a lane; of those
+    /// lanes whose marks go on.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn read_inbox(
+        &mut self,
+        windows: &WindowMap,
+        lanes: &[(LaneId, InboxMark)],
+        bounds: (Micros, usize),
+    ) -> Result<Vec<InboxRead>, Error>;
+
+    /// Takes a lane over under a lease that holds: replays its chain, and writes the rows that shut its
+    /// old owner out. Waits for what the old owner has in flight.
+    ///
+    /// # Errors
+    /// [`Error::LeaseOver`]; or the database can't be reached, the chain doesn't make sense, or the old
+    /// owner keeps writing.
+    async fn take_over(
+        &mut self,
+        lease: &LaneLease,
+        identity: DatabaseIdentity,
+        now: Micros,
+    ) -> Result<Lane, Error>;
+}
+
+#[async_trait]
+impl WriteLanes for Writer {
+    async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Result<(), Error> {
         let Some(at) = batch.rows.first().map(|row| row.at) else {
             return Ok(());
         };
@@ -44,13 +128,7 @@ impl Writer {
         done.map(drop)
     }
 
-    /// Finds out what became of a commit whose answer was lost, by inserting an empty row, `blank`, in the
-    /// place of one of its rows: that waits for whatever is still under way, and then one of them is
-    /// there for good.
-    ///
-    /// # Errors
-    /// The database can't be reached, or the lane's chain has gone elsewhere.
-    pub async fn settle(&mut self, windows: &WindowMap, blank: &Row) -> Result<Settled, Error> {
+    async fn settle(&mut self, windows: &WindowMap, blank: &Row) -> Result<Settled, Error> {
         let batch = Batch {
             rows: vec![blank.clone()],
             ..Batch::default()
@@ -72,23 +150,14 @@ impl Writer {
         })
     }
 
-    /// The executions that idempotency keys name, with the fingerprints they were submitted with; of those
-    /// keys that are known.
-    ///
-    /// # Errors
-    /// The database can't be read, or a row makes no sense.
-    pub async fn known_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<KnownKey>, Error> {
+    async fn known_keys(&mut self, keys: &[[u8; 16]]) -> Result<Vec<KnownKey>, Error> {
         let mut connection = self.0.take().await?;
         let known = self.0.database.known_keys(&mut connection, keys).await?;
         self.0.put_back(connection);
         Ok(known)
     }
 
-    /// Due entries of a lane after a mark and up to another, at most `limit`, in order.
-    ///
-    /// # Errors
-    /// The database can't be read, or a row makes no sense.
-    pub async fn due_entries(
+    async fn due_entries(
         &mut self,
         windows: &WindowMap,
         lane: LaneId,
@@ -104,11 +173,7 @@ impl Writer {
         Ok(entries)
     }
 
-    /// What a lane keeps apart that is due before an hour; at most `limit`, the earliest first.
-    ///
-    /// # Errors
-    /// The database can't be read.
-    pub async fn kept_due(
+    async fn kept_due(
         &mut self,
         lane: LaneId,
         until: Hour,
@@ -123,12 +188,7 @@ impl Writer {
         Ok(kept)
     }
 
-    /// Looks into the inboxes of lanes, each from its mark, for at most `limit` entries a lane; of those
-    /// lanes whose marks go on.
-    ///
-    /// # Errors
-    /// The database can't be read, or a row makes no sense.
-    pub async fn read_inbox(
+    async fn read_inbox(
         &mut self,
         windows: &WindowMap,
         lanes: &[(LaneId, InboxMark)],
@@ -143,13 +203,7 @@ impl Writer {
         Ok(reads)
     }
 
-    /// Takes a lane over under a lease that holds: replays its chain, and writes the rows that shut its
-    /// old owner out. Waits for what the old owner has in flight.
-    ///
-    /// # Errors
-    /// [`Error::LeaseOver`]; or the database can't be reached, the chain doesn't make sense, or the old
-    /// owner keeps writing.
-    pub async fn take_over(
+    async fn take_over(
         &mut self,
         lease: &LaneLease,
         identity: DatabaseIdentity,
@@ -161,17 +215,6 @@ impl Writer {
             .database
             .take_over(&mut connection, lease, (identity, now))
             .await?;
-        self.0.put_back(connection);
-        Ok(memory)
-    }
-
-    /// The lane as its chain tells it, read and not taken: what memory is compared with.
-    ///
-    /// # Errors
-    /// The database can't be read, or the chain doesn't make sense.
-    pub async fn replay(&mut self, lane: LaneId) -> Result<Lane, Error> {
-        let mut connection = self.0.take().await?;
-        let memory = self.0.database.replay(&mut connection, lane).await?;
         self.0.put_back(connection);
         Ok(memory)
     }

@@ -14,9 +14,9 @@ use crate::payload::FromPayload;
 /// before the result was recorded. Use [`Context::idempotency_key`] towards systems that can tell a
 /// repetition.
 ///
-/// The future is dropped where it waits when the attempt is out of time, loses its right to run, or
-/// the worker shuts down; see [`Context::cancellation`] for a gentler way. Code that blocks its
-/// thread can't be stopped: it keeps its slot until it comes back.
+/// The future is dropped where it waits when the attempt is out of time, its execution is cancelled,
+/// it loses its right to run, or the worker shuts down; see [`Context::cancellation`] for a gentler
+/// way. Code that blocks its thread can't be stopped: it keeps its slot until it comes back.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// What it takes: [`Bytes`] for the payload as it is, [`crate::Json`] for JSON, or a type of

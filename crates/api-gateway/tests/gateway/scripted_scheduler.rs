@@ -265,6 +265,20 @@ impl SchedulerService for Script {
         Ok(Response::new(ListExecutionsResponse { page: Some(page) }))
     }
 
+    async fn list_open(
+        &self,
+        _request: Request<ListOpenRequest>,
+    ) -> Result<Response<ListOpenResponse>, Status> {
+        Err(Status::unimplemented("only schedulers ask this"))
+    }
+
+    async fn locate(
+        &self,
+        _request: Request<LocateRequest>,
+    ) -> Result<Response<LocateResponse>, Status> {
+        Err(Status::unimplemented("only schedulers ask this"))
+    }
+
     async fn cancel_execution(
         &self,
         request: Request<CancelExecutionRequest>,

@@ -35,7 +35,9 @@ struct Line {
     front: VecDeque<Run>,
     /// What the lane has of it.
     own: Own,
-    /// Promoted or accepted, after everything else.
+    /// Promoted: after what the lane has.
+    promoted: VecDeque<Run>,
+    /// Accepted, after everything else.
     back: VecDeque<Run>,
 }
 
@@ -188,12 +190,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Cancels an execution that waits in a line, for a time, or runs. `entry` tells what the rows know
-    /// of it: its line, and its time if it waits for one. Says whether it is over by that; if not, it
-    /// runs.
+    /// of it: its line, and its time if it waits for one; `tabled`, whether it is in the `due` table. Says
+    /// whether it is over by that; if not, it runs.
     ///
     /// # Errors
     /// [`NotFound`]: it does none of these, or ended earlier in this draft.
-    pub fn cancel(&mut self, entry: TimedEntry) -> Result<bool, NotFound> {
+    pub fn cancel(&mut self, entry: TimedEntry, tabled: bool) -> Result<bool, NotFound> {
         let (mark, class) = (entry.mark, entry.class);
         let seq = mark.seq;
         if self.cancelled.contains(&seq) || self.ended.contains(&seq) {
@@ -205,7 +207,7 @@ impl<'a> Draft<'a> {
             Cancelled::Waiting { seq, class }
         } else if self.lane.timers.contains_key(&mark) || self.is_read_now(mark) {
             Cancelled::Timed(mark)
-        } else if self.is_beyond(mark) && !self.lane.skipped.contains(&mark) {
+        } else if tabled && self.is_beyond(mark) && !self.lane.skipped.contains(&mark) {
             Cancelled::Tabled(entry)
         } else {
             return Err(NotFound);
@@ -322,8 +324,8 @@ impl<'a> Draft<'a> {
         self.delta.due_read = Some(mark);
     }
 
-    /// Moves everything whose time has come into its line. At most once. Gives how many came to each line,
-    /// in the order in which they did.
+    /// Moves everything whose time has come into its line, before what this draft accepts. At most once, after
+    /// everything that may be timed. Gives how many came to each line, in the order in which they did.
     pub fn promote(&mut self) -> Vec<(Class, u64)> {
         let now = DueMark {
             due: self.at,
@@ -340,7 +342,7 @@ impl<'a> Draft<'a> {
                 enqueued,
                 budgets: timed.budgets,
             };
-            self.delta_line(timed.class).back.push_back(run);
+            self.delta_line(timed.class).promoted.push_back(run);
             match counts.iter_mut().find(|(class, _)| *class == timed.class) {
                 Some((_, count)) => *count += 1,
                 None => counts.push((timed.class, 1)),
@@ -407,7 +409,8 @@ impl<'a> Draft<'a> {
         if own.is_some() {
             return own;
         }
-        line.and_then(|line| line.back.front()).copied()
+        let line = line?;
+        line.promoted.front().or(line.back.front()).copied()
     }
 
     /// The run of a line that comes after `runs` of the lane's, less its first `of_run`.
@@ -495,6 +498,7 @@ impl Line {
                     return;
                 }
                 Own::Left(left) if !left.is_empty() => left,
+                _ if !self.promoted.is_empty() => &mut self.promoted,
                 _ => &mut self.back,
             }
         };

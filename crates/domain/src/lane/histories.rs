@@ -261,7 +261,6 @@ impl World {
             let own = matches!(step, Step::Schedule { .. });
             self.plan_later(&mut draft, &mut due, (own, *line, *seconds));
         }
-        draft.promote();
         let slots = match step {
             Step::Submit { line, count, claim } => {
                 draft.accept(class(*line), u32::from(*count));
@@ -270,6 +269,7 @@ impl World {
             Step::Claim { slots } => *slots,
             _ => 0,
         };
+        draft.promote();
         plan_claims(&mut draft, u32::from(slots));
         let row = (!draft.is_empty()).then(|| draft.seal(self.batch));
         (row, due)
@@ -363,11 +363,11 @@ impl World {
         };
         let over = lane.skipped.contains(&entry.mark);
         assert_eq!(
-            draft.cancel(*entry).is_err(),
+            draft.cancel(*entry, true).is_err(),
             over,
             "what is open can be cancelled, once"
         );
-        assert_eq!(draft.cancel(*entry), Err(NotFound));
+        assert_eq!(draft.cancel(*entry, true), Err(NotFound));
     }
 
     fn plan_end(

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::{Class, DueMark, Totals};
-use crate::{Budgets, FinalState, Hour, HourRange, LaneId, Micros};
+use crate::{Budgets, ExecutionState, FinalState, Hour, HourRange, LaneId, Micros};
 
 /// A row's place in its chain: its number, and the random batch id it was written with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -67,6 +67,25 @@ impl Wait {
             1 => Some(Self::Scheduled),
             2 => Some(Self::Retrying),
             _ => None,
+        }
+    }
+
+    /// The wait of an execution that stands so.
+    #[must_use]
+    pub fn of(state: ExecutionState) -> Option<Self> {
+        match state {
+            ExecutionState::Scheduled => Some(Self::Scheduled),
+            ExecutionState::Retrying => Some(Self::Retrying),
+            _ => None,
+        }
+    }
+}
+
+impl From<Wait> for ExecutionState {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Scheduled => Self::Scheduled,
+            Wait::Retrying => Self::Retrying,
         }
     }
 }

@@ -141,6 +141,120 @@ pub struct ListExecutionsResponse {
     #[prost(message, optional, tag = "1")]
     pub page: ::core::option::Option<super::super::v1::ListExecutionsResponse>,
 }
+/// A place in the order of a list: by time, then by lane and number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListMark {
+    /// The time, microseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub unix_us: i64,
+    /// The execution's lane.
+    #[prost(uint32, tag = "2")]
+    pub lane: u32,
+    /// Its number there.
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+}
+/// Asks for what is open.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListOpenRequest {
+    /// The tenant's number.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Its queues' numbers.
+    #[prost(uint32, repeated, tag = "2")]
+    pub queues: ::prost::alloc::vec::Vec<u32>,
+    /// Which lanes.
+    #[prost(uint32, repeated, tag = "3")]
+    pub lanes: ::prost::alloc::vec::Vec<u32>,
+    /// Any of these states.
+    #[prost(enumeration = "super::super::v1::ExecutionState", repeated, tag = "4")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+    /// Any of these types, by number; empty: all.
+    #[prost(uint32, repeated, tag = "5")]
+    pub job_types: ::prost::alloc::vec::Vec<u32>,
+    /// What comes after this place.
+    #[prost(message, optional, tag = "6")]
+    pub before: ::core::option::Option<ListMark>,
+    /// At most so many.
+    #[prost(uint32, tag = "7")]
+    pub limit: u32,
+}
+/// What is open.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListOpenResponse {
+    /// The latest first: what waits for a time by when that is, what is queued or runs by when it came to
+    /// that.
+    #[prost(message, repeated, tag = "1")]
+    pub executions: ::prost::alloc::vec::Vec<OpenExecution>,
+    /// The last place that the list tells of; absent: it goes to the end.
+    #[prost(message, optional, tag = "2")]
+    pub end: ::core::option::Option<ListMark>,
+    /// How far the due entries of each lane are read into memory: what is due later is not in the list.
+    #[prost(message, repeated, tag = "3")]
+    pub due_read: ::prost::alloc::vec::Vec<ListMark>,
+}
+/// An execution that isn't over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenExecution {
+    /// Its place in the list.
+    #[prost(message, optional, tag = "1")]
+    pub mark: ::core::option::Option<ListMark>,
+    /// Its home hour.
+    #[prost(int32, tag = "2")]
+    pub home_hour: i32,
+    /// Where it stands.
+    #[prost(message, optional, tag = "3")]
+    pub located: ::core::option::Option<Located>,
+}
+/// Asks where executions stand.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocateRequest {
+    /// Executions that aren't over by their rows.
+    #[prost(message, repeated, tag = "1")]
+    pub sought: ::prost::alloc::vec::Vec<Sought>,
+}
+/// An execution, as its rows tell of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sought {
+    /// Its lane.
+    #[prost(uint32, tag = "1")]
+    pub lane: u32,
+    /// Its number there.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// SCHEDULED, RETRYING: it waits for a time unless that has come to pass. Anything else: it doesn't.
+    #[prost(enumeration = "super::super::v1::ExecutionState", tag = "3")]
+    pub state: i32,
+    /// That time, microseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub due_unix_us: i64,
+    /// Since when it is queued if it is, microseconds since 1970.
+    #[prost(int64, tag = "5")]
+    pub queued_unix_us: i64,
+}
+/// Where executions stand.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LocateResponse {
+    /// As many as were asked for, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub located: ::prost::alloc::vec::Vec<Located>,
+}
+/// Where an execution stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Located {
+    /// SCHEDULED, QUEUED, RUNNING or RETRYING.
+    #[prost(enumeration = "super::super::v1::ExecutionState", tag = "1")]
+    pub state: i32,
+    /// QUEUED, RUNNING: since when, microseconds since 1970.
+    #[prost(int64, tag = "2")]
+    pub since_unix_us: i64,
+    /// RUNNING: its claim's fence.
+    #[prost(uint64, tag = "3")]
+    pub fence: u64,
+    /// RUNNING: the attempt.
+    #[prost(uint32, tag = "4")]
+    pub attempt: u32,
+}
 /// Asks to cancel an execution.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelExecutionRequest {
@@ -471,6 +585,59 @@ pub mod scheduler_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What is open in lanes that the callee owns, as its memory has it. Never forwarded; UNAVAILABLE if
+        /// one of the lanes isn't the callee's own just now.
+        pub async fn list_open(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListOpenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListOpenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/ListOpen",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("watchwork.internal.v1.SchedulerService", "ListOpen"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Where executions stand that aren't over by their rows, as the memory of their lanes' owner has it.
+        /// Never forwarded; UNAVAILABLE if one of the lanes isn't the callee's own just now.
+        pub async fn locate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LocateRequest>,
+        ) -> std::result::Result<tonic::Response<super::LocateResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/Locate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("watchwork.internal.v1.SchedulerService", "Locate"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Cancels an execution, decided by the owner of its lane. A wrong owner forwards once.
         pub async fn cancel_execution(
             &mut self,
@@ -599,6 +766,21 @@ pub mod scheduler_service_server {
             tonic::Response<super::ListExecutionsResponse>,
             tonic::Status,
         >;
+        /// What is open in lanes that the callee owns, as its memory has it. Never forwarded; UNAVAILABLE if
+        /// one of the lanes isn't the callee's own just now.
+        async fn list_open(
+            &self,
+            request: tonic::Request<super::ListOpenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListOpenResponse>,
+            tonic::Status,
+        >;
+        /// Where executions stand that aren't over by their rows, as the memory of their lanes' owner has it.
+        /// Never forwarded; UNAVAILABLE if one of the lanes isn't the callee's own just now.
+        async fn locate(
+            &self,
+            request: tonic::Request<super::LocateRequest>,
+        ) -> std::result::Result<tonic::Response<super::LocateResponse>, tonic::Status>;
         /// Cancels an execution, decided by the owner of its lane. A wrong owner forwards once.
         async fn cancel_execution(
             &self,
@@ -960,6 +1142,96 @@ pub mod scheduler_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListExecutionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/ListOpen" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListOpenSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::ListOpenRequest>
+                    for ListOpenSvc<T> {
+                        type Response = super::ListOpenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListOpenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::list_open(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListOpenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/Locate" => {
+                    #[allow(non_camel_case_types)]
+                    struct LocateSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::LocateRequest>
+                    for LocateSvc<T> {
+                        type Response = super::LocateResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LocateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::locate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LocateSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -449,17 +449,22 @@ pub struct ListExecutionsRequest {
     /// One type; empty: all.
     #[prost(string, tag = "3")]
     pub job_type: ::prost::alloc::string::String,
-    /// At most so many: 1 to 500; 0: 50. A page may have fewer though more follow.
+    /// At most so many: 1 to 500; 0: 50. A page may have fewer, or none, though more follow: a call looks
+    /// at some 2000 executions at most.
     #[prost(uint32, tag = "4")]
     pub page_size: u32,
-    /// Where the last page ended, from its answer, with the same filter; empty: from the newest.
+    /// Where the last page ended, from its answer, with the same filter; empty: from the first.
     #[prost(string, tag = "5")]
     pub page_token: ::prost::alloc::string::String,
 }
 /// A page of executions.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListExecutionsResponse {
-    /// By when they were accepted, the newest first.
+    /// The latest first, by a time that depends on the states asked for. Only FAILED, DEAD_LETTERED and
+    /// CANCELLED: when they came to that state (state_since). Only SCHEDULED, QUEUED, RUNNING and
+    /// RETRYING: what waits for a time, when that is (due_at, or the next attempt's time); what is queued
+    /// or runs, since when (state_since). Anything else: when they were accepted (submitted_at). Equal
+    /// times are ordered by storage. Page by page, an execution that stays in its state comes once.
     #[prost(message, repeated, tag = "1")]
     pub executions: ::prost::alloc::vec::Vec<ExecutionSummary>,
     /// What the next page begins with; empty: there is none.
@@ -754,7 +759,10 @@ pub mod execution_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// The executions of a queue or of the whole tenant, by state and type, the newest first.
+        /// The executions of a queue or of the whole tenant, by state and type, the latest first (see
+        /// ListExecutionsResponse). UNAVAILABLE: some of it is known to a scheduler that can't be asked just
+        /// now; a list is never silently short. What is handed in while its lane has no owner is QUEUED or
+        /// SCHEDULED at once for GetExecution, and within about a second of the lane's having one for lists.
         pub async fn list_executions(
             &mut self,
             request: impl tonic::IntoRequest<super::ListExecutionsRequest>,
@@ -876,7 +884,10 @@ pub mod execution_service_server {
             tonic::Response<super::GetExecutionResponse>,
             tonic::Status,
         >;
-        /// The executions of a queue or of the whole tenant, by state and type, the newest first.
+        /// The executions of a queue or of the whole tenant, by state and type, the latest first (see
+        /// ListExecutionsResponse). UNAVAILABLE: some of it is known to a scheduler that can't be asked just
+        /// now; a list is never silently short. What is handed in while its lane has no owner is QUEUED or
+        /// SCHEDULED at once for GetExecution, and within about a second of the lane's having one for lists.
         async fn list_executions(
             &self,
             request: tonic::Request<super::ListExecutionsRequest>,

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use domain::LaneId;
 use domain::lane::{Lane, Round, Row};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
-use store::Writer;
+use store::WriteLanes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::commit::Step;
 use super::input::{HeldTask, Input, Watched};
 use super::intake::Pending;
 use super::keys::RecentKeys;
@@ -48,7 +48,7 @@ pub(crate) struct Group {
     pub(super) own: mpsc::Sender<Input>,
     /// Gets the lanes that had to be dropped: they must be taken over again.
     pub(super) dropped: mpsc::UnboundedSender<Vec<LaneId>>,
-    pub(super) writer: Writer,
+    pub(super) writer: Box<dyn WriteLanes>,
     pub(super) lanes: BTreeMap<LaneId, Lane>,
     pub(super) sides: FxHashMap<LaneId, Side>,
     /// Draws back-offs and batch ids.
@@ -58,6 +58,8 @@ pub(crate) struct Group {
     pub(super) inbox_looked: Instant,
     /// An empty row that was committed behind the batch that is about to be applied.
     pub(super) after: Option<Row>,
+    /// The last batch couldn't be planned or committed: a time that has come can wait for the next look.
+    pub(super) held_up: bool,
     /// Claims whose commit's answer was lost.
     pub(super) unsent: BTreeSet<HeldTask>,
     pub(super) round: Round,
@@ -73,12 +75,12 @@ impl Group {
         place: usize,
         shared: Arc<Shared>,
         bell: Arc<Bell>,
-        dropped: mpsc::UnboundedSender<Vec<LaneId>>,
+        (dropped, chance): (mpsc::UnboundedSender<Vec<LaneId>>, StdRng),
     ) -> (Self, GroupHandle) {
         let (own, inputs) = mpsc::channel(QUEUE);
         let group = Self {
             place,
-            writer: Writer::new(shared.database.clone()),
+            writer: shared.database.writer(),
             lines: LinesMetrics::new(Arc::clone(&shared.metrics)),
             log_budget: LogBudget::new(Arc::clone(&shared.metrics)),
             shared,
@@ -88,10 +90,11 @@ impl Group {
             dropped,
             lanes: BTreeMap::new(),
             sides: FxHashMap::default(),
-            chance: StdRng::from_os_rng(),
+            chance,
             recent_keys: RecentKeys::default(),
             inbox_looked: Instant::now(),
             after: None,
+            held_up: false,
             unsent: BTreeSet::new(),
             round: Round::default(),
             servings: Servings::default(),
@@ -116,7 +119,9 @@ impl Group {
                 self.look_for_leavers();
                 self.write_snapshots();
             }
-            busy = self.step(pending).await;
+            let step = self.step(pending).await;
+            busy = step == Step::More;
+            self.held_up = step == Step::HeldUp;
         }
     }
 
@@ -124,6 +129,7 @@ impl Group {
     async fn wait(&mut self, pending: &mut Pending) {
         let until = self.wake_at();
         tokio::select! {
+            biased;
             input = self.inputs.recv() => {
                 if let Some(input) = input {
                     self.take_in(input, pending);
@@ -145,6 +151,9 @@ impl Group {
     }
 
     fn wake_at(&self) -> Instant {
+        if self.held_up {
+            return Instant::now() + LOOK;
+        }
         let now = self.shared.clock.now();
         let timers = self
             .lanes

@@ -25,13 +25,24 @@ pub(super) const COMMIT_LIMIT: Duration = Duration::from_secs(12);
 /// How often a batch is planned anew, at most, before its callers are told to come again.
 const TRIES: usize = 8;
 
+/// What a group's step came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// There may be more to do at once.
+    More,
+    /// There is nothing to do until something comes.
+    Done,
+    /// It can't write just now.
+    HeldUp,
+}
+
 impl Group {
-    /// Plans, commits and applies one batch. Says whether there is more to do at once.
-    pub(super) async fn step(&mut self, mut pending: Pending) -> bool {
+    /// Plans, commits and applies one batch.
+    pub(super) async fn step(&mut self, mut pending: Pending) -> Step {
         for _ in 0..TRIES {
             if self.lanes.is_empty() || self.shared.deadline.has_passed() {
                 pending.refuse(NotTaken::NotOwner);
-                return false;
+                return Step::HeldUp;
             }
             let windows = Arc::clone(&self.shared.windows.borrow());
             let at = self.shared.clock.now();
@@ -42,14 +53,14 @@ impl Group {
                     "no leader has made windows"
                 );
                 pending.refuse(|_| NotTaken::NotNow);
-                return false;
+                return Step::HeldUp;
             }
             let reads = match self.read(&windows, at).await {
                 Ok(reads) => reads,
                 Err(error) => {
                     self.note_database_error(&error);
                     pending.refuse(|_| NotTaken::NotNow);
-                    return false;
+                    return Step::HeldUp;
                 }
             };
             let (batch, effects) = self.plan((at, &windows), &pending, reads);
@@ -59,7 +70,7 @@ impl Group {
                     let more = pending.len() > 0 || !effects.claimed.is_empty();
                     self.apply(&batch, &effects, begin);
                     self.tell(pending, effects);
-                    return more;
+                    return if more { Step::More } else { Step::Done };
                 }
                 Fate::Never => effects.undo(&mut self.sides, self.place),
                 Fate::KeyTaken => {
@@ -73,18 +84,18 @@ impl Group {
                 Fate::Deposed => {
                     self.abandon(&batch, effects);
                     pending.refuse(|_| NotTaken::NotNow);
-                    return false;
+                    return Step::HeldUp;
                 }
                 Fate::Unknown => {
                     self.remember_unsent(&effects);
                     self.abandon(&batch, effects);
                     pending.refuse(|_| NotTaken::InDoubt);
-                    return false;
+                    return Step::HeldUp;
                 }
             }
         }
         pending.refuse(|_| NotTaken::NotNow);
-        false
+        Step::HeldUp
     }
 
     /// Commits a batch and finds out what became of it.
@@ -178,7 +189,10 @@ impl Group {
         if let Some(side) = self.sides.get_mut(&row.lane) {
             side.snapshots.note(&row.delta);
         }
-        if let Err(error) = lane.apply(row) {
+        let applied = lane.apply(row);
+        #[cfg(test)]
+        self.shared.testify(lane, &applied);
+        if let Err(error) = applied {
             tracing::error!(event = "lane_inconsistent", partition = row.lane.0, %error,
                 "memory and chain disagree: the lane is read anew");
             self.drop_lanes(vec![row.lane]);

@@ -7,6 +7,7 @@ use domain::{AttemptResult, ExecutionId, ExecutionState, LaneId, Reason};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::listing::{OpenFound, OpenList, Sought};
 use super::memory::InMemory;
 use crate::session::Session;
 use crate::shared::{Known, Work};
@@ -37,6 +38,14 @@ pub(crate) enum Input {
         mpsc::UnboundedSender<Watched>,
         oneshot::Sender<Option<InMemory>>,
     ),
+    /// What is open in some lanes; `None` if one of them isn't here.
+    ListOpen(
+        Arc<OpenList>,
+        Vec<LaneId>,
+        oneshot::Sender<Option<OpenFound>>,
+    ),
+    /// Where executions stand that aren't over by their rows; `None` if the lane of one isn't here.
+    Locate(Vec<Sought>, oneshot::Sender<Option<Vec<InMemory>>>),
 }
 
 /// Executions to accept together, each with a verdict of its own.
@@ -120,6 +129,8 @@ pub(crate) struct Cancel {
     pub(crate) known: Known,
     /// Its line, and its time if it waits for one.
     pub(crate) entry: TimedEntry,
+    /// Whether it is in the `due` table, where memory may not know it.
+    pub(crate) tabled: bool,
     pub(crate) reply: oneshot::Sender<CancelVerdict>,
 }
 

@@ -1,12 +1,13 @@
 //! What a group does with its inputs at once, and what it keeps for the next batch.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::lane::Running;
 use domain::{AttemptResult, LaneId};
 use proto::v1::{Settlement, SettlementVerdict, Settlements, work_response};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::actor::{BATCH, Group};
 use super::input::{Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Submit, Watched};
@@ -70,6 +71,12 @@ impl Group {
             }
             Input::Ask(id, reply) => {
                 let _ = reply.send(self.in_memory(id));
+            }
+            Input::ListOpen(list, lanes, reply) => {
+                let _ = reply.send(self.list_open(&list, &lanes));
+            }
+            Input::Locate(sought, reply) => {
+                let _ = reply.send(self.locate(&sought));
             }
             Input::Watch(id, watcher, reply) => {
                 let there = self.in_memory(id);
@@ -190,6 +197,11 @@ impl Group {
             complete,
             reply,
         } = holding;
+        if self.shared.deadline.has_passed() {
+            // Its lanes may be another's by now, whose claims it doesn't know: it is in no place to judge.
+            let _ = reply.send(Vec::new());
+            return;
+        }
         let revoked = held
             .iter()
             .copied()

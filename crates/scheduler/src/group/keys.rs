@@ -1,8 +1,9 @@
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::ExecutionId;
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use super::input::{IdempotencyKey, NotTaken, Taken};
 

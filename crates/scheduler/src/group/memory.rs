@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use domain::lane::{Lane, Wait};
+use domain::lane::{Lane, Running, Wait};
 use domain::{ExecutionId, Micros};
 
 /// What a lane's memory knows of an execution that isn't over.
@@ -28,14 +28,7 @@ impl InMemory {
     pub(super) fn of(lane: &Lane, id: ExecutionId) -> Self {
         let seq = id.seq();
         if let Some(running) = lane.running().get(&seq) {
-            return Self::Running {
-                fence: running.fence,
-                attempt: running.budgets.attempts + 1,
-                worker: Arc::clone(&running.worker),
-                claimed: running.claimed,
-                queued_us: running.claimed.0 - running.enqueued.0,
-                cancelled: running.cancelled,
-            };
+            return running.into();
         }
         let mut lines = lane.waiting().lines();
         if let Some(run) = lines.find_map(|(_, runs)| runs.iter().find(|run| run.holds(seq))) {
@@ -45,5 +38,18 @@ impl InMemory {
         }
         let timer = lane.timers().iter().find(|(mark, _)| mark.seq == seq);
         timer.map_or(Self::Unknown, |(_, timed)| Self::Timed { wait: timed.wait })
+    }
+}
+
+impl From<&Running> for InMemory {
+    fn from(running: &Running) -> Self {
+        Self::Running {
+            fence: running.fence,
+            attempt: running.budgets.attempts + 1,
+            worker: Arc::clone(&running.worker),
+            claimed: running.claimed,
+            queued_us: running.claimed.0 - running.enqueued.0,
+            cancelled: running.cancelled,
+        }
     }
 }

@@ -8,6 +8,7 @@ mod heads;
 mod input;
 mod intake;
 mod keys;
+mod listing;
 mod memory;
 mod plan;
 mod reads;
@@ -20,6 +21,7 @@ pub(crate) use input::{
     Adopted, Cancel, CancelVerdict, Change, HeldTask, Holding, IdempotencyKey, Incoming, Input,
     NotTaken, Report, Submit, Taken, Verdicts, Watched,
 };
+pub(crate) use listing::{Open, OpenFound, OpenList, Sought};
 pub(crate) use memory::InMemory;
 pub(crate) use plan::{CancelledNow, ClaimedTask, Effects, Ended};
 pub(crate) use tasks::correlation_id;

@@ -1,7 +1,6 @@
-use std::time::Instant;
-
 use domain::lane::Class;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::time::Instant;
 
 use super::snapshots::SnapshotPace;
 use crate::session::Slot;

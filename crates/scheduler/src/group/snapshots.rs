@@ -1,8 +1,9 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::LaneId;
 use domain::lane::Delta;
+use tokio::time::Instant;
 
 use super::actor::Group;
 use super::input::Input;

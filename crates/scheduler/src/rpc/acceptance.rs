@@ -24,7 +24,7 @@ type Placed<T> = Vec<(usize, T)>;
 
 impl Internal {
     /// Takes what belongs to lanes of its own, forwards the rest once.
-    pub(super) async fn accept(&self, request: SubmitRequest) -> SubmitResponse {
+    pub(crate) async fn accept(&self, request: SubmitRequest) -> SubmitResponse {
         let arrived = SystemTime::now();
         if self.shared.deadline.has_passed() {
             let message = format!("{OUTAGE}; nothing was taken");

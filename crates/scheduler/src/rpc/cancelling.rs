@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use domain::lane::{Class, DueMark, TimedEntry, Wait};
 use domain::{Budgets, ExecutionId, ExecutionState};
 use proto::internal::v1::{CancelExecutionRequest, CancelExecutionResponse};
@@ -18,7 +20,7 @@ const TRIES: usize = 5;
 impl Internal {
     /// Cancels an execution by a row of its lane, or has its lane's owner do it: nothing is reported that
     /// wasn't decided.
-    pub(super) async fn cancel(
+    pub(crate) async fn cancel(
         &self,
         request: CancelExecutionRequest,
     ) -> Result<CancelExecutionResponse, Status> {
@@ -55,6 +57,13 @@ impl Internal {
         stored: StoredExecution,
     ) -> Result<CancelVerdict, Status> {
         let entry = entry_of(id, &stored);
+        let windows = Arc::clone(&self.shared.windows.borrow());
+        let ahead = entry.mark.due > self.shared.clock.now();
+        let tabled = ahead
+            && (self.shared.database)
+                .is_tabled(&windows, id.lane(), entry.mark)
+                .await
+                .map_err(|error| trouble(&error))?;
         let work = self.shared.work_of(stored.head).await;
         let work = work.map_err(|error| trouble(&error))?.into();
         let (reply, verdict) = oneshot::channel();
@@ -62,6 +71,7 @@ impl Internal {
         let cancel = Cancel {
             known,
             entry,
+            tabled,
             reply,
         };
         self.groups.of(id.lane()).send(Input::Cancel(cancel)).await;

@@ -3,7 +3,7 @@
 use domain::lane::Wait;
 use domain::{ExecutionId, ExecutionState, Micros};
 use proto::v1::{Attempt, Execution};
-use store::{StoredAttempt, StoredExecution};
+use store::{LastOutcome, StoredAttempt, StoredExecution};
 
 use crate::group::{InMemory, correlation_id};
 use crate::shared::Shared;
@@ -18,26 +18,57 @@ pub(super) struct Standing {
     pub(super) worker: String,
 }
 
-/// Where an execution stands that neither memory nor an outcome knows: beyond the horizon of what is read.
-fn not_begun(stored: &StoredExecution, now: Micros) -> ExecutionState {
-    match stored.head.due.is_some_and(|due| due > now) {
-        true => ExecutionState::Scheduled,
-        false => ExecutionState::Queued,
+/// What an execution's rows tell of where it stands.
+pub(super) struct InRows<'a> {
+    pub(super) accepted: Micros,
+    pub(super) due: Option<Micros>,
+    pub(super) last: Option<LastOutcome>,
+    /// Who ran the last attempt.
+    pub(super) worker: &'a str,
+}
+
+impl<'a> From<&'a StoredExecution> for InRows<'a> {
+    fn from(stored: &'a StoredExecution) -> Self {
+        let last = stored.attempts.last();
+        Self {
+            accepted: stored.head.accepted,
+            due: stored.head.due,
+            last: last.map(LastOutcome::from),
+            worker: last.map_or("", |last| &last.worker),
+        }
+    }
+}
+
+impl InRows<'_> {
+    /// Where it stands if neither memory nor an outcome knows: beyond the horizon of what is read.
+    fn not_begun(&self, now: Micros) -> ExecutionState {
+        match self.due.is_some_and(|due| due > now) {
+            true => ExecutionState::Scheduled,
+            false => ExecutionState::Queued,
+        }
+    }
+
+    fn stands(&self, state: ExecutionState) -> Standing {
+        let last = self.last;
+        Standing {
+            state,
+            reason: last.map_or(0, |last| i32::from(last.reason)),
+            since: last.map_or(self.accepted, |last| last.at),
+            attempt: last.map_or(0, |last| u16::try_from(last.attempt).unwrap_or(0)),
+            fence: last.map_or(0, |last| last.fence),
+            worker: self.worker.to_owned(),
+        }
     }
 }
 
 /// Memory was asked first, so what the rows know beyond it is newer.
-pub(super) fn standing(stored: &StoredExecution, memory: &InMemory, now: Micros) -> Standing {
-    let last = stored.attempts.last();
-    let from_rows = |state: ExecutionState| Standing {
-        state,
-        reason: last.map_or(0, |last| i32::from(last.reason)),
-        since: last.map_or(stored.head.accepted, |last| last.at),
-        attempt: last.map_or(0, |last| u16::try_from(last.attempt).unwrap_or(0)),
-        fence: last.map_or(0, |last| last.fence),
-        worker: last.map_or_else(String::new, |last| last.worker.clone()),
-    };
-    let last_fence = last.map_or(0, |last| last.fence);
+pub(super) fn standing<'a>(
+    rows: impl Into<InRows<'a>>,
+    memory: &InMemory,
+    now: Micros,
+) -> Standing {
+    let rows = rows.into();
+    let last_fence = rows.last.map_or(0, |last| last.fence);
     match memory {
         InMemory::Running {
             fence,
@@ -55,12 +86,17 @@ pub(super) fn standing(stored: &StoredExecution, memory: &InMemory, now: Micros)
         },
         InMemory::Timed {
             wait: Wait::Scheduled,
-        } if last.is_none() => from_rows(ExecutionState::Scheduled),
-        InMemory::Queued { since } if !last.is_some_and(|last| last.state.is_final()) => Standing {
-            since: *since,
-            ..from_rows(ExecutionState::Queued)
-        },
-        _ => from_rows(last.map_or_else(|| not_begun(stored, now), |last| last.state)),
+        } if rows.last.is_none() => rows.stands(ExecutionState::Scheduled),
+        InMemory::Queued { since } if rows.last.is_none_or(|last| last.is_before(*since)) => {
+            Standing {
+                since: *since,
+                ..rows.stands(ExecutionState::Queued)
+            }
+        }
+        _ => rows.stands(
+            rows.last
+                .map_or_else(|| rows.not_begun(now), |last| last.state),
+        ),
     }
 }
 

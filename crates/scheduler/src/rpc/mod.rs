@@ -14,6 +14,8 @@ use store::Error;
 use tonic::Status;
 
 pub(crate) use scheduler_service::Internal;
+#[cfg(test)]
+pub(crate) use work_stream::WorkStream;
 pub(crate) use worker_service::WorkerApi;
 
 /// What callers are told when the database can't be asked. Why is in the log: a driver's words help nobody

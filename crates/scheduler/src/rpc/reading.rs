@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use domain::ExecutionId;
+use domain::{ExecutionId, LaneId};
 use proto::internal::v1::{GetExecutionRequest, GetExecutionResponse};
 use store::StoredExecution;
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use crate::group::Input;
 
 impl Internal {
     /// One execution: what the owner's memory says first, then its rows; the higher fence wins.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &self,
         request: GetExecutionRequest,
     ) -> Result<GetExecutionResponse, Status> {
@@ -52,8 +52,13 @@ impl Internal {
 
     /// Where the owner of its lane is reached, if that is another scheduler.
     pub(super) fn elsewhere(&self, id: ExecutionId) -> Option<String> {
+        self.owner_elsewhere(id.lane())
+    }
+
+    /// Where the owner of a lane is reached, if that is another scheduler.
+    pub(super) fn owner_elsewhere(&self, lane: LaneId) -> Option<String> {
         let view = self.shared.view.borrow();
-        let owner = *view.lane_owners.get(usize::from(id.lane().0))?;
+        let owner = *view.lane_owners.get(usize::from(lane.0))?;
         let scheduler = view.schedulers.get(owner.checked_sub(1)? as usize)?;
         let other = scheduler.scheduler_id != self.shared.scheduler_id;
         other.then(|| scheduler.address.clone())

@@ -7,9 +7,10 @@ use futures::{Stream, StreamExt};
 use proto::internal::v1::scheduler_service_server::SchedulerService;
 use proto::internal::v1::{
     CancelExecutionRequest, CancelExecutionResponse, GetExecutionRequest, GetExecutionResponse,
-    ListExecutionsRequest, ListExecutionsResponse, ResolveKeyRequest, ResolveKeyResponse,
-    ResolveQueueRequest, ResolveQueueResponse, SubmitRequest, SubmitResponse, WatchClusterRequest,
-    WatchClusterResponse, WatchExecutionsRequest, WatchExecutionsResponse,
+    ListExecutionsRequest, ListExecutionsResponse, ListOpenRequest, ListOpenResponse,
+    LocateRequest, LocateResponse, ResolveKeyRequest, ResolveKeyResponse, ResolveQueueRequest,
+    ResolveQueueResponse, SubmitRequest, SubmitResponse, WatchClusterRequest, WatchClusterResponse,
+    WatchExecutionsRequest, WatchExecutionsResponse,
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
@@ -169,6 +170,22 @@ impl SchedulerService for Internal {
     ) -> Result<Response<ListExecutionsResponse>, Status> {
         let request = self.check(request)?;
         self.list(request).await.map(Response::new)
+    }
+
+    async fn list_open(
+        &self,
+        request: Request<ListOpenRequest>,
+    ) -> Result<Response<ListOpenResponse>, Status> {
+        let request = self.check(request)?;
+        self.tell_open(request).await.map(Response::new)
+    }
+
+    async fn locate(
+        &self,
+        request: Request<LocateRequest>,
+    ) -> Result<Response<LocateResponse>, Status> {
+        let request = self.check(request)?;
+        self.tell_where(request).await.map(Response::new)
     }
 
     async fn watch_executions(

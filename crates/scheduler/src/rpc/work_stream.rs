@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use domain::limits::{self, LimitError};
 use domain::{AttemptResult, ExecutionId};
+use futures::{Stream, StreamExt};
 use proto::v1::{
     ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, Welcome, WorkRequest,
     work_request, work_response,
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::trouble;
 use crate::group::{HeldTask, Holding, Input, Report};
@@ -19,7 +20,7 @@ use crate::session::{Capabilities, Outbound, Session};
 use crate::shared::{Groups, Shared};
 
 /// A worker's stream, past its Hello.
-pub(super) struct WorkStream {
+pub(crate) struct WorkStream {
     shared: Arc<Shared>,
     groups: Groups,
     session: Arc<Session>,
@@ -30,7 +31,7 @@ pub(super) struct WorkStream {
 impl WorkStream {
     /// Welcomes a worker: makes its types known, sets right what both sides think it holds, and only
     /// then lets tasks go down the stream.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         shared: Arc<Shared>,
         groups: Groups,
         (tenant, hello): (i32, Hello),
@@ -94,17 +95,18 @@ impl WorkStream {
     }
 
     /// Serves the stream until it ends.
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         mut self,
-        mut requests: Streaming<WorkRequest>,
+        mut requests: impl Stream<Item = Result<WorkRequest, Status>> + Unpin,
         shutdown: CancellationToken,
     ) {
         loop {
             tokio::select! {
-                request = requests.message() => match request {
-                    Ok(Some(request)) => self.take(request).await,
-                    Ok(None) => break,
-                    Err(status) => {
+                biased;
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.take(request).await,
+                    None => break,
+                    Some(Err(status)) => {
                         self.shared.metrics.stream_errors.inc();
                         tracing::warn!(event = "worker_stream_broken",
                             worker_id = &*self.session.worker_id, error = status.message(),

@@ -9,7 +9,7 @@ use cluster::{Postgres, PostgresOptions};
 use domain::LaneId;
 use domain::lane::Lane;
 use sqlx::{Connection, PgConnection};
-use store::{Database, Election, TermHolder, WindowMap, Writer};
+use store::{Database, Election, Lead, Storage, TermHolder, WindowMap, Writer};
 use uuid::Uuid;
 
 /// More than there are connections in a run.

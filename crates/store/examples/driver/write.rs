@@ -5,7 +5,7 @@ use std::error::Error;
 use domain::lane::Row;
 use domain::{Hour, LaneId, Micros};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use store::{Batch, NewExecution, Outcome, Table, WindowMap, Writer};
+use store::{Batch, NewExecution, Outcome, Table, WindowMap, WriteLanes, Writer};
 use uuid::Uuid;
 
 use crate::place::Place;

@@ -13,6 +13,9 @@ use store::{
     Batch, Claimant, Database, DueEntry, Election, Head, LaneLease, LeaseKeeper, NewExecution,
     Outcome, Place, Term, TermHolder, WindowMap, Writer,
 };
+pub(crate) use store::{
+    KeepLeases, Lead, PostWork, ReadExecutions, Storage, WriteLanes, WriteSnapshots,
+};
 use uuid::Uuid;
 
 pub(crate) const LANES: u16 = 4;

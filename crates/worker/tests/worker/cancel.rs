@@ -78,7 +78,9 @@ async fn a_handler_that_listens_and_stays_is_cut_off_after_the_grace() {
     stream.cancel([held(&stays)]).await;
     let result = stream.result().await;
     assert_eq!(result.result(), AttemptResult::Cancelled);
-    assert!(told.elapsed() >= grace, "{:?}", told.elapsed());
+    // Two seconds later the worker answers for handlers that can't be stopped.
+    let within = grace..grace + Duration::from_secs(2);
+    assert!(within.contains(&told.elapsed()), "{:?}", told.elapsed());
     assert_eq!(worker.handlers.heed.cancelled(), 1);
     assert_eq!(worker.handlers.heed.holds_now(), 0);
 }

@@ -6,7 +6,7 @@ use proto::v1::AttemptResult;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 
-use crate::scheduler::{Conversation, SOON, Scheduler, held, task};
+use crate::scheduler::{Conversation, SOON, Scheduler, held, task, worker_id};
 use crate::worker;
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -152,6 +152,7 @@ async fn programs_do_not_outlive_a_worker_that_is_killed() {
     let mut worker = tokio::process::Command::new(env!("CARGO_BIN_EXE_worker"))
         .env("SCHEDULERS", &a.address)
         .env("WORKER_KEY", "wk_0123456789abcdef_secret")
+        .env("WORKER_ID", worker_id())
         .env("METRICS_ADDR", "127.0.0.1:0")
         .env("ALLOW_COMMAND", "true")
         .stdout(Stdio::null())

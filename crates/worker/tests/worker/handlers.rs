@@ -11,6 +11,8 @@ use worker::{
     Command, Context, Fail, Handler, HandlerError, Json, Noop, Output, Sleep, WorkerBuilder,
 };
 
+use crate::scheduler::SOON;
+
 /// The switches of all of them.
 #[derive(Clone, Default)]
 pub(crate) struct Handlers {
@@ -59,7 +61,7 @@ impl Crowd {
     async fn is(&self, count: u32) {
         let mut inside = self.0.subscribe();
         let reached = inside.wait_for(|inside| *inside == count);
-        tokio::time::timeout(crate::scheduler::SOON, reached)
+        tokio::time::timeout(SOON, reached)
             .await
             .unwrap_or_else(|_| panic!("they were never {count}"))
             .unwrap();
@@ -216,7 +218,8 @@ impl Handler for Block {
 
     async fn run(&self, _payload: Bytes, _context: Context) -> Result<Output, HandlerError> {
         let _inside = self.inside.enter();
-        self.release.lock().unwrap().recv()?;
+        // Not for good: a test that fails must end too.
+        self.release.lock().unwrap().recv_timeout(2 * SOON)?;
         Ok(Output::none())
     }
 }

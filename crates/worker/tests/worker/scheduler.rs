@@ -59,12 +59,17 @@ impl Scheduler {
         }
     }
 
-    /// The next worker's stream; its Hello is read, Welcome is not said yet.
+    /// The next stream of this test's worker; its Hello is read, Welcome is not said yet. Workers of
+    /// tests that are over still look for their schedulers for a while, and may find this one at the
+    /// port of theirs.
     pub(crate) async fn accept(&mut self) -> Conversation {
-        tokio::time::timeout(SOON, self.streams.recv())
-            .await
-            .expect("nobody came")
-            .unwrap()
+        loop {
+            let next = tokio::time::timeout(SOON, self.streams.recv()).await;
+            let conversation = next.expect("nobody came").unwrap();
+            if conversation.hello.worker_id == worker_id() {
+                return conversation;
+            }
+        }
     }
 
     /// Accepts a worker and welcomes it to a cluster of these schedulers, where the first of them
@@ -102,6 +107,13 @@ impl Scheduler {
             address: self.address.clone(),
         }
     }
+}
+
+/// What this test's worker is called. Each test has a thread of its name.
+pub(crate) fn worker_id() -> String {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("test").replace("::", ".");
+    format!("{}.{test}", std::process::id())
 }
 
 /// A view of these schedulers; owners as on the wire, from 1.

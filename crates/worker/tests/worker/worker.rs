@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use worker::{RunError, Worker, WorkerBuilder};
 
 use crate::handlers::Handlers;
-use crate::scheduler::{SOON, Scheduler};
+use crate::scheduler::{SOON, Scheduler, worker_id};
 
 pub(crate) struct TestWorker {
     pub(crate) process: Process,
@@ -69,7 +69,7 @@ pub(crate) fn describe(seed: &Scheduler, slots: u32, handlers: &Handlers) -> Wor
 pub(crate) fn process(shutdown_grace: Duration) -> Process {
     Process {
         name: ServiceName::Worker,
-        instance_id: "worker-1".to_owned(),
+        instance_id: worker_id(),
         registry: Registry::new(),
         spans: SpanSink::disabled(),
         sampler: HeadSampler::new(0.0),

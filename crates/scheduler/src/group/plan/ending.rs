@@ -1,13 +1,13 @@
 //! Attempts that end, and executions that somebody cancels.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use domain::lane::{DueMark, Ending, Running, TimedEntry, Wait};
 use domain::{AttemptResult, Decision, ExecutionState, Micros, Reason, Verdict};
 use proto::v1::SettlementVerdict;
 use store::{DueEntry, Outcome, Place};
+use tokio::time::Instant;
 
 use super::{CancelledNow, Ended, Planner};
 use crate::group::input::{Cancel, CancelVerdict, Report};
@@ -37,7 +37,7 @@ impl Planner<'_> {
             return CancelVerdict::Told;
         }
         let fence = draft.fence();
-        match draft.cancel(entry) {
+        match draft.cancel(entry, cancel.tabled) {
             Err(_) => CancelVerdict::Moved,
             Ok(true) => {
                 let outcome = cancelled_outcome(&cancel.known, entry, fence, at);

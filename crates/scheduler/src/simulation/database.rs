@@ -1,0 +1,185 @@
+//! The database's tables, as a model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::lane::{DatabaseIdentity, DueMark, Lane, Row, TimedEntry};
+use domain::{ExecutionId, Hour, HourRange, LaneId, Micros};
+use store::{Head, InboxEntry, Outcome, Table, WindowMap, WindowState};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::History;
+
+/// When the world begins, by the database's clock.
+const BEGIN: Micros = Micros(1_800_000_000_000_000);
+/// How far its windows reach: the world is shorter.
+const WINDOWS: i32 = 400;
+
+/// A lease of a lane.
+#[derive(Clone, Debug)]
+pub(super) struct Lease {
+    pub(super) epoch: i64,
+    pub(super) incarnation: Uuid,
+    pub(super) holder: String,
+    pub(super) expires: Micros,
+}
+
+/// An entry of the inbox, and the transaction that put it there.
+#[derive(Clone, Debug)]
+pub(super) struct Posted {
+    pub(super) xid: u64,
+    pub(super) ord: i64,
+    pub(super) entry: InboxEntry,
+}
+
+/// Everything that is committed.
+#[derive(Clone)]
+pub(super) struct Tables {
+    pub(super) chain: BTreeMap<(LaneId, u64), Row>,
+    /// What the chain of each lane says, row by row as it is committed.
+    pub(super) replayed: BTreeMap<LaneId, Lane>,
+    pub(super) snapshots: BTreeMap<LaneId, Vec<u8>>,
+    pub(super) executions: BTreeMap<(LaneId, u64), (Hour, Arc<Head>)>,
+    pub(super) outcomes: BTreeMap<(LaneId, u64, u64), Outcome>,
+    pub(super) due: BTreeMap<(LaneId, DueMark), TimedEntry>,
+    pub(super) keys: BTreeMap<[u8; 16], (i64, ExecutionId)>,
+    pub(super) inbox: Vec<Posted>,
+    pub(super) leases: BTreeMap<LaneId, Lease>,
+    pub(super) leader: Lease,
+    pub(super) schedulers: BTreeMap<String, (String, Micros)>,
+    pub(super) identity: DatabaseIdentity,
+}
+
+/// What a transaction that isn't over holds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Lock {
+    Row(LaneId, u64),
+    Key([u8; 16]),
+}
+
+pub(super) struct State {
+    pub(super) tables: Tables,
+    pub(super) locks: BTreeMap<Lock, u64>,
+    /// Transactions that aren't over.
+    pub(super) open: BTreeSet<u64>,
+    pub(super) next_xid: u64,
+    pub(super) next_ord: i64,
+    pub(super) next_foreign: u64,
+}
+
+/// The database.
+#[derive(Clone)]
+pub(super) struct Model {
+    begin: Instant,
+    state: Arc<Mutex<State>>,
+    /// Rung when a transaction ends.
+    pub(super) ended: Arc<Notify>,
+    pub(super) windows: Arc<WindowMap>,
+    pub(super) history: History,
+}
+
+impl Model {
+    pub(super) fn new(history: History) -> Self {
+        let hour = BEGIN.hour().0 - 1;
+        let range = HourRange {
+            from: Hour(hour),
+            to: Hour(hour + WINDOWS),
+        };
+        let windows = Table::ALL.map(|table| (table, range, WindowState::Open));
+        let nobody = Lease {
+            epoch: 0,
+            incarnation: Uuid::nil(),
+            holder: String::new(),
+            expires: Micros(i64::MIN),
+        };
+        let tables = Tables {
+            chain: BTreeMap::new(),
+            replayed: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            executions: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            due: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            inbox: Vec::new(),
+            leases: BTreeMap::new(),
+            leader: nobody,
+            schedulers: BTreeMap::new(),
+            identity: DatabaseIdentity {
+                system: 42,
+                timeline: 1,
+            },
+        };
+        let state = State {
+            tables,
+            locks: BTreeMap::new(),
+            open: BTreeSet::new(),
+            next_xid: 1,
+            next_ord: 1,
+            next_foreign: ExecutionId::FIRST_FOREIGN_SEQ,
+        };
+        Self {
+            begin: Instant::now(),
+            state: Arc::new(Mutex::new(state)),
+            ended: Arc::default(),
+            windows: Arc::new(windows.into_iter().collect()),
+            history,
+        }
+    }
+
+    /// The database's clock.
+    pub(super) fn now(&self) -> Micros {
+        BEGIN.plus(self.begin.elapsed())
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a transaction: what it held is free.
+    pub(super) fn end(&self, xid: u64) {
+        let mut state = self.state();
+        state.open.remove(&xid);
+        state.locks.retain(|_, holder| *holder != xid);
+        drop(state);
+        self.ended.notify_waiters();
+    }
+}
+
+impl Tables {
+    /// Adds a row to its chain, through its bytes as in life; what replays it must take it.
+    pub(super) fn add_row(&mut self, row: &Row) {
+        let delta = domain::lane::Delta::decode(&row.delta.encode()).expect("its own bytes");
+        let row = Row {
+            delta,
+            ..row.clone()
+        };
+        match self.replayed.get_mut(&row.lane) {
+            None => {
+                let lane = Lane::begin(&row).expect("a genesis row");
+                self.replayed.insert(row.lane, lane);
+            }
+            Some(lane) => {
+                if let Err(misfit) = lane.apply(&row) {
+                    panic!("a committed row doesn't apply: {misfit}");
+                }
+            }
+        }
+        self.chain.insert((row.lane, row.link.n), row);
+    }
+
+    /// A lane as a new owner reads it: from its newest snapshot on.
+    pub(super) fn replay(&self, id: LaneId) -> Option<Lane> {
+        let begin = self.snapshots.get(&id);
+        let mut lane = begin.map(|bytes| Lane::from_snapshot(id, bytes).expect("its own bytes"));
+        let after = lane.as_ref().map_or(0, |lane| lane.link().n + 1);
+        for (_, row) in self.chain.range((id, after)..=(id, u64::MAX)) {
+            match &mut lane {
+                None => lane = Some(Lane::begin(row).expect("a genesis row")),
+                Some(lane) => lane.apply(row).expect("a committed row applies"),
+            }
+        }
+        lane
+    }
+}

@@ -1,0 +1,77 @@
+//! Schedulers in a world of their own: the real planning, applying, ownership and stream code, on one thread
+//! and in virtual time, between a model of the database and model workers. All that happens by chance is drawn
+//! from a seed, so a seed is a history: `SEED=n` plays one again and prints it.
+//!
+//! What the model of the database may do is what PostgreSQL may do to a client: answer late, refuse, lose an
+//! answer, leave a transaction open for seconds and then commit it or not.
+
+mod client;
+mod database;
+mod history;
+mod link;
+mod lists;
+mod replica;
+mod storage;
+mod transaction;
+mod truth;
+mod work;
+mod world;
+
+use std::sync::Arc;
+
+use domain::lane::Lane;
+
+pub(crate) use history::History;
+
+/// Sees a lane after a row was applied to it.
+pub(crate) type Witness = Arc<dyn Fn(&Lane) + Send + Sync>;
+
+/// Seeds that a test run plays; more with `SEEDS=n`, from `SEED_FROM=m` on.
+const SEEDS: u64 = 400;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn nothing_is_lost_or_done_twice_whatever_happens() {
+    if let Some(seed) = number("SEED") {
+        if let Err(failure) = world::play(seed, true) {
+            panic!("seed {seed}: {failure}");
+        }
+        return;
+    }
+    let (from, count) = (
+        number("SEED_FROM").unwrap_or(0),
+        number("SEEDS").unwrap_or(SEEDS),
+    );
+    let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    let begin = std::time::Instant::now();
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads)
+            .map(|part| {
+                let seeds = (from..from + count).filter(move |seed| seed % threads == part);
+                scope.spawn(move || {
+                    let failed = seeds.filter_map(|seed| {
+                        if std::env::var("SEEDS_SHOWN").is_ok() {
+                            println!("{seed}");
+                        }
+                        let failure = world::play(seed, false).err()?;
+                        Some(format!("seed {seed}: {failure}"))
+                    });
+                    failed.take(3).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().expect("a world ends"))
+            .collect()
+    });
+    println!("{count} seeds in {:.1?}", begin.elapsed());
+    assert!(
+        failures.is_empty(),
+        "{}\nplay one again with SEED=…",
+        failures.join("\n")
+    );
+}

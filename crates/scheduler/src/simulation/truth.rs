@@ -1,0 +1,265 @@
+//! What really happened, noted beside the schedulers, and what must be true of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::lane::Lane;
+use domain::{ExecutionId, ExecutionState, LaneId};
+use store::{Outcome, StoredAttempt, StoredExecution};
+use tokio::time::Instant;
+
+use super::database::Tables;
+
+/// One run of a handler.
+struct Run {
+    fence: u64,
+    worker: String,
+    begin: Instant,
+    end: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Notes {
+    /// What was acknowledged, and the number of its submission.
+    accepted: BTreeMap<ExecutionId, u64>,
+    runs: BTreeMap<ExecutionId, Vec<Run>>,
+    /// What was said to be over by a cancellation.
+    cancelled: BTreeSet<ExecutionId>,
+    wrong: Vec<String>,
+}
+
+/// The notes of clients and workers.
+#[derive(Clone, Default)]
+pub(super) struct Truth(Arc<Mutex<Notes>>);
+
+impl Truth {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn accepted(&self, id: ExecutionId, number: u64) {
+        let mut notes = self.notes();
+        if let Some(before) = notes.accepted.insert(id, number)
+            && before != number
+        {
+            notes.wrong.push(format!(
+                "{id} was given to submissions {before} and {number}"
+            ));
+        }
+    }
+
+    pub(super) fn some_accepted(&self, nth: usize) -> Option<ExecutionId> {
+        let notes = self.notes();
+        let count = notes.accepted.len().max(1);
+        notes.accepted.keys().nth(nth % count).copied()
+    }
+
+    pub(super) fn cancelled(&self, id: ExecutionId) {
+        self.notes().cancelled.insert(id);
+    }
+
+    /// A handler begins. No other may run for the same execution: leases end first with their holders.
+    pub(super) fn begin(&self, id: ExecutionId, fence: u64, worker: &str) {
+        let mut notes = self.notes();
+        if notes.cancelled.contains(&id) {
+            notes
+                .wrong
+                .push(format!("{id} begins after it was said to be cancelled"));
+        }
+        drop(notes);
+        self.resume(id, fence, worker);
+    }
+
+    /// A handler runs, for the first time or again after its worker was stopped.
+    pub(super) fn resume(&self, id: ExecutionId, fence: u64, worker: &str) {
+        let mut notes = self.notes();
+        let runs = notes.runs.entry(id).or_default();
+        let others: Vec<String> = runs
+            .iter()
+            .filter(|run| run.end.is_none())
+            .map(|run| format!("{} since {:?} (fence {})", run.worker, run.begin, run.fence))
+            .collect();
+        runs.push(Run {
+            fence,
+            worker: worker.to_owned(),
+            begin: Instant::now(),
+            end: None,
+        });
+        for other in others {
+            let wrong = format!("{id} begins on {worker} (fence {fence}) and runs on {other}");
+            notes.wrong.push(wrong);
+        }
+    }
+
+    pub(super) fn end(&self, id: ExecutionId, fence: u64, worker: &str) {
+        let mut notes = self.notes();
+        let runs = notes.runs.entry(id).or_default();
+        let mine = |run: &&mut Run| run.fence == fence && run.worker == worker && run.end.is_none();
+        if let Some(run) = runs.iter_mut().find(mine) {
+            run.end = Some(Instant::now());
+        }
+    }
+
+    /// Whether everything that was acknowledged is over, or what is left.
+    pub(super) fn unfinished(&self, tables: &Tables) -> Vec<ExecutionId> {
+        let notes = self.notes();
+        let open = |id: &&ExecutionId| {
+            let place = (id.lane(), id.seq());
+            finals(tables, place).is_empty()
+        };
+        notes.accepted.keys().filter(open).copied().collect()
+    }
+
+    /// What is wrong at the end.
+    pub(super) fn check(&self, tables: &Tables) -> Result<(), String> {
+        let notes = self.notes();
+        if let Some(wrong) = notes.wrong.first() {
+            return Err(wrong.clone());
+        }
+        for id in notes.accepted.keys() {
+            let place = (id.lane(), id.seq());
+            if !tables.executions.contains_key(&place) {
+                return Err(format!("{id} was acknowledged and isn't there"));
+            }
+        }
+        for id in &notes.cancelled {
+            let ends = finals(tables, (id.lane(), id.seq()));
+            if !ends
+                .iter()
+                .all(|end| end.state == ExecutionState::Cancelled)
+            {
+                return Err(format!("{id} was said to be cancelled, and is {ends:?}"));
+            }
+        }
+        check_rows(tables)?;
+        check_keys(tables)
+    }
+}
+
+/// Every outcome is that of a claim, nothing ends twice, and what is over is in no lane.
+fn check_rows(tables: &Tables) -> Result<(), String> {
+    for place in tables.executions.keys() {
+        let ends = finals(tables, *place).len();
+        if ends > 1 {
+            return Err(format!("{place:?} has {ends} final outcomes"));
+        }
+    }
+    for ((lane, seq, fence), outcome) in &tables.outcomes {
+        let row = tables.chain.get(&(*lane, *fence));
+        let claims = row.is_some_and(|row| {
+            let claimed = &row.delta.claimed;
+            claimed
+                .iter()
+                .any(|c| (c.first..c.first + u64::from(c.count)).contains(seq))
+        });
+        if !claims && !outcome.worker.is_empty() {
+            return Err(format!(
+                "the outcome of {lane}/{seq} under {fence} is of no claim"
+            ));
+        }
+    }
+    for lane in tables.replayed.values() {
+        check_counters(lane);
+        let open = (
+            lane.waiting().len(),
+            lane.running().len(),
+            lane.timers().len(),
+        );
+        if open != (0, 0, 0) {
+            let (id, running) = (lane.id(), lane.running());
+            return Err(format!(
+                "lane {id}: (waiting, running, timed) = {open:?}; {running:?}"
+            ));
+        }
+        let executions = tables
+            .executions
+            .keys()
+            .filter(|(id, _)| *id == lane.id())
+            .count();
+        if lane.totals().submitted != executions as u64 {
+            return Err(format!(
+                "lane {}: {:?}, {executions} rows",
+                lane.id(),
+                lane.totals()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One key, one execution.
+fn check_keys(tables: &Tables) -> Result<(), String> {
+    let mut by_key: BTreeMap<&str, u32> = BTreeMap::new();
+    for (_, head) in tables.executions.values() {
+        if let Some(key) = head.labels.get("key") {
+            *by_key.entry(key).or_default() += 1;
+        }
+    }
+    match by_key.iter().find(|(_, count)| **count > 1) {
+        Some((key, count)) => Err(format!("key {key} has {count} executions")),
+        None => Ok(()),
+    }
+}
+
+fn finals(tables: &Tables, (lane, seq): (LaneId, u64)) -> Vec<&Outcome> {
+    let range = (lane, seq, 0)..=(lane, seq, u64::MAX);
+    let outcomes = tables.outcomes.range(range).map(|(_, outcome)| outcome);
+    outcomes
+        .filter(|outcome| outcome.state.is_final())
+        .collect()
+}
+
+/// What goes in is what came out, what left and what is there.
+pub(super) fn check_counters(lane: &Lane) {
+    for (queue, priority, line) in lane.lines() {
+        let mine = |class: &domain::lane::Class| (class.queue, class.priority) == (queue, priority);
+        let lines = lane.waiting().lines().filter(|(class, _)| mine(class));
+        let depth: u64 = lines
+            .flat_map(|(_, runs)| runs)
+            .map(|run| u64::from(run.count))
+            .sum();
+        let running = lane
+            .running()
+            .values()
+            .filter(|running| mine(&running.class))
+            .count();
+        assert_eq!(
+            line.enqueued,
+            line.dequeued + line.removed + depth,
+            "lane {}",
+            lane.id()
+        );
+        let ended = line.acknowledged + line.rejected;
+        assert_eq!(line.dequeued, ended + running as u64, "lane {}", lane.id());
+    }
+}
+
+/// An execution as its rows tell it.
+pub(super) fn stored(tables: &Tables, lane: LaneId, seq: u64) -> Option<StoredExecution> {
+    let (_, head) = tables.executions.get(&(lane, seq))?;
+    let outcomes = tables
+        .outcomes
+        .range((lane, seq, 0)..=(lane, seq, u64::MAX));
+    let attempts = outcomes.map(|(_, outcome)| StoredAttempt {
+        attempt: i16::try_from(outcome.attempt).unwrap_or(0),
+        fence: outcome.fence,
+        result: outcome.result as i16,
+        state: outcome.state,
+        reason: outcome.reason as i16,
+        worker: outcome.worker.to_string(),
+        claimed: outcome.claimed,
+        phases_us: [0; 4],
+        at: outcome.claimed,
+        next_at: outcome.next_at,
+        error_class: None,
+        error_message: None,
+        output: None,
+        output_type: None,
+        trace_kept: false,
+        budgets: outcome.budgets,
+    });
+    Some(StoredExecution {
+        head: store::Head::clone(head),
+        attempts: attempts.collect(),
+    })
+}

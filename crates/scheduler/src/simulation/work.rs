@@ -1,0 +1,450 @@
+//! A worker of the world: it keeps to the protocol, and to its leases.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::ExecutionId;
+use proto::v1::{
+    AttemptError, AttemptResult, ClusterView, Goodbye, Heartbeat, Held, Hello, Holding, Results,
+    SettlementVerdict, Task, WorkRequest, WorkResponse, work_request, work_response,
+};
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::link::Link;
+use super::replica::{Replica, WORKER_LEASE};
+use super::storage::{TENANT, TYPE};
+use super::world::World;
+use crate::rpc::WorkStream;
+
+const SLOTS: u32 = 6;
+/// How often it looks at its leases, its results and who there is.
+const LOOK: Duration = Duration::from_millis(200);
+
+type Requests = mpsc::UnboundedSender<Result<WorkRequest, Status>>;
+
+/// What a stream brings: from whom, by which stream; nothing: it broke.
+type Event = (String, u64, Option<WorkResponse>);
+
+/// A stream to one scheduler.
+struct Stream {
+    number: u64,
+    requests: Requests,
+    /// When beats were sent that aren't answered.
+    beats: BTreeMap<u64, Instant>,
+    link: std::sync::Arc<Link>,
+}
+
+/// What it holds: begun, or done and not settled.
+struct Held1 {
+    /// The scheduler by whose lease it has the right.
+    by: String,
+    until: Instant,
+    done: Option<proto::v1::Result>,
+    cancelled: bool,
+}
+
+pub(super) struct Worker {
+    name: String,
+    incarnation: u64,
+    world: World,
+    chance: StdRng,
+    streams: BTreeMap<String, Stream>,
+    leases: BTreeMap<String, Instant>,
+    held: BTreeMap<(ExecutionId, u64), Held1>,
+    view: ClusterView,
+    number: u64,
+    events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+}
+
+/// What is done to a worker from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    Kill,
+    Stop(Duration),
+    Leave,
+}
+
+impl Worker {
+    pub(super) fn new(world: World, name: &str, incarnation: u64, chance: StdRng) -> Self {
+        Self {
+            name: name.to_owned(),
+            incarnation,
+            world,
+            chance,
+            streams: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            held: BTreeMap::new(),
+            view: ClusterView::default(),
+            number: 0,
+            events: mpsc::unbounded_channel(),
+        }
+    }
+
+    /// Works until it is killed or leaves.
+    pub(super) async fn run(mut self, mut faults: mpsc::UnboundedReceiver<Fault>) {
+        let mut look = Instant::now();
+        loop {
+            let ends = self.held.values().filter(|held| held.done.is_none());
+            let next = ends
+                .map(|held| held.until)
+                .min()
+                .map_or(look, |end| end.min(look));
+            tokio::select! {
+                biased;
+                fault = faults.recv() => match fault {
+                    Some(Fault::Stop(duration)) => {
+                        self.pause(true);
+                        tokio::time::sleep(duration).await;
+                        // First of all it looks whether it still has its rights.
+                        self.drop_what_lapsed();
+                        self.pause(false);
+                    }
+                    Some(Fault::Leave) => return self.leave(),
+                    Some(Fault::Kill) | None => return self.die(),
+                },
+                Some((from, number, message)) = self.events.1.recv() => {
+                    let stream = self.streams.get(&from);
+                    match message {
+                        _ if stream.is_none_or(|stream| stream.number != number) => {}
+                        Some(message) => self.take(&from, message),
+                        None => drop(self.streams.remove(&from)),
+                    }
+                }
+                () = tokio::time::sleep_until(next) => {
+                    self.drop_what_lapsed();
+                    self.finish();
+                    if Instant::now() >= look {
+                        look = Instant::now() + LOOK;
+                        self.look().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects to everybody, beats, sends results again.
+    async fn look(&mut self) {
+        // A process that dies resets its connections.
+        self.streams.retain(|_, stream| !stream.link.is_dead());
+        for replica in self.world.replicas() {
+            if !self.streams.contains_key(&replica.name) {
+                self.connect(&replica).await;
+            }
+        }
+        for (name, stream) in &mut self.streams {
+            self.number += 1;
+            stream.beats.insert(self.number, Instant::now());
+            let beat = Heartbeat {
+                number: self.number,
+                running: 0,
+            };
+            let _ = name;
+            let _ = stream
+                .requests
+                .send(request(work_request::Message::Heartbeat(beat)));
+        }
+        let done: Vec<_> = self
+            .held
+            .iter()
+            .filter_map(|(task, held)| held.done.clone().map(|done| (task.0, done)))
+            .collect();
+        for (id, done) in done {
+            self.report(id, done);
+        }
+    }
+
+    async fn connect(&mut self, replica: &Replica) {
+        let mut incarnation = [0; 16];
+        incarnation[..8].copy_from_slice(&self.incarnation.to_be_bytes());
+        let hello = Hello {
+            worker_id: self.name.clone(),
+            incarnation: Bytes::copy_from_slice(&incarnation),
+            pool: "pool".to_owned(),
+            slots: SLOTS,
+            job_types: vec![TYPE.to_owned()],
+            queues: Vec::new(),
+            version: String::new(),
+            held: self.all_held(),
+            window: SLOTS / 2,
+        };
+        let (outbound, mut responses) = mpsc::unbounded_channel();
+        let sent = Instant::now();
+        let (shared, groups) = (
+            std::sync::Arc::clone(&replica.shared),
+            replica.groups.clone(),
+        );
+        let opening = WorkStream::open(shared, groups, (TENANT, hello), outbound);
+        let opened = tokio::time::timeout(Duration::from_millis(500), opening).await;
+        let Ok(Ok(stream)) = opened else { return };
+        let (requests, incoming) = mpsc::unbounded_channel();
+        let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
+        let shutdown = replica.shutdown.clone();
+        let served = tokio::spawn(stream.serve(incoming, shutdown));
+        self.number += 1;
+        let number = self.number;
+        let (events, name) = (self.events.0.clone(), replica.name.clone());
+        let link = std::sync::Arc::clone(&replica.link);
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = responses.recv().await {
+                // What a stopped or dead scheduler had to say is heard late or never.
+                if !link.carries().await {
+                    break;
+                }
+                let _ = events.send((name.clone(), number, Some(message)));
+            }
+            served.abort();
+            let _ = events.send((name, number, None));
+        });
+        self.leases
+            .insert(replica.name.clone(), sent + WORKER_LEASE);
+        let beats = BTreeMap::new();
+        self.streams.insert(
+            replica.name.clone(),
+            Stream {
+                number,
+                requests,
+                beats,
+                link: std::sync::Arc::clone(&replica.link),
+            },
+        );
+    }
+
+    fn all_held(&self) -> Vec<Held> {
+        self.held
+            .keys()
+            .map(|(id, fence)| held(*id, *fence))
+            .collect()
+    }
+
+    fn take(&mut self, from: &str, message: WorkResponse) {
+        match message.message {
+            Some(work_response::Message::Welcome(welcome)) => {
+                self.see(welcome.cluster_view.unwrap_or_default());
+            }
+            Some(work_response::Message::ClusterView(view)) => self.see(view),
+            Some(work_response::Message::Dispatch(dispatch)) => {
+                dispatch
+                    .tasks
+                    .into_iter()
+                    .for_each(|task| self.begin(from, &task));
+            }
+            Some(work_response::Message::HeartbeatAnswer(answer)) => {
+                let stream = self.streams.get_mut(from);
+                if let Some(sent) = stream.and_then(|stream| stream.beats.remove(&answer.number)) {
+                    let lease = self.leases.entry(from.to_owned()).or_insert(sent);
+                    *lease = (*lease).max(sent + WORKER_LEASE);
+                }
+            }
+            Some(work_response::Message::Settlements(settlements)) => {
+                for settled in settlements.settlements {
+                    let id = ExecutionId::from_slice(&settled.execution_id).expect("an id");
+                    let (name, verdict) = (&self.name, settled.verdict());
+                    self.world
+                        .history
+                        .note(|| format!("{name}: {id} is settled by {from}: {verdict:?}"));
+                    if verdict != SettlementVerdict::NotOwner {
+                        self.held.remove(&(id, settled.fence));
+                    }
+                }
+            }
+            Some(work_response::Message::Revoke(revoke)) => {
+                for task in revoke.held {
+                    let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+                    self.give_up(id, task.fence);
+                }
+            }
+            Some(work_response::Message::Cancel(cancel)) => {
+                for task in cancel.held {
+                    let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+                    if let Some(held) = self.held.get_mut(&(id, task.fence)) {
+                        held.cancelled = true;
+                        held.until = held.until.min(Instant::now() + Duration::from_millis(50));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The lanes may have changed hands: each new owner is told what is held.
+    fn see(&mut self, view: ClusterView) {
+        if view == self.view {
+            return;
+        }
+        self.view = view;
+        let holding = Holding {
+            held: self.all_held(),
+        };
+        for stream in self.streams.values() {
+            let _ = stream
+                .requests
+                .send(request(work_request::Message::Holding(holding.clone())));
+        }
+        let owners: Vec<_> = self.held.keys().map(|(id, _)| self.owner(*id)).collect();
+        for (held, owner) in self.held.values_mut().zip(owners) {
+            if let Some(owner) = owner.filter(|owner| self.leases.contains_key(owner)) {
+                held.by = owner;
+            }
+        }
+    }
+
+    fn owner(&self, id: ExecutionId) -> Option<String> {
+        let owner = *self.view.lane_owners.get(usize::from(id.lane().0))?;
+        let scheduler = self
+            .view
+            .schedulers
+            .get(usize::try_from(owner.checked_sub(1)?).ok()?)?;
+        Some(scheduler.scheduler_id.clone())
+    }
+
+    fn begin(&mut self, from: &str, task: &Task) {
+        let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+        let lease = self.leases.get(from);
+        if lease.is_none_or(|lease| *lease <= Instant::now()) {
+            // It came too late: the next stream's Hello tells that it isn't held.
+            self.streams.remove(from);
+            return;
+        }
+        self.world
+            .history
+            .note(|| format!("{}: begins {id} (fence {})", self.name, task.fence));
+        self.world.truth.begin(id, task.fence, &self.name);
+        let run = match self.chance.random_range(0..10) {
+            0 => self.chance.random_range(1_000..4_000),
+            _ => self.chance.random_range(1..400),
+        };
+        let held = Held1 {
+            by: from.to_owned(),
+            until: Instant::now() + Duration::from_millis(run),
+            done: None,
+            cancelled: false,
+        };
+        self.held.insert((id, task.fence), held);
+    }
+
+    /// What it has no right to any more it stops, and says nothing of.
+    fn drop_what_lapsed(&mut self) {
+        let now = Instant::now();
+        let lapsed = |held: &Held1| self.leases.get(&held.by).is_none_or(|until| *until <= now);
+        let lapsed = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.done.is_none() && lapsed(held));
+        let lapsed: Vec<_> = lapsed.map(|(task, _)| *task).collect();
+        if lapsed.is_empty() {
+            return;
+        }
+        for (id, fence) in lapsed {
+            self.world
+                .history
+                .note(|| format!("{}: lets {id} go, its lease is over", self.name));
+            self.give_up(id, fence);
+        }
+        // Whoever was told of them takes the worker for their holder still: the next Hello tells.
+        self.streams.clear();
+    }
+
+    /// Handlers don't run while their process is stopped.
+    fn pause(&self, stopped: bool) {
+        for ((id, fence), held) in &self.held {
+            match stopped {
+                _ if held.done.is_some() => {}
+                true => self.world.truth.end(*id, *fence, &self.name),
+                false => self.world.truth.resume(*id, *fence, &self.name),
+            }
+        }
+    }
+
+    fn give_up(&mut self, id: ExecutionId, fence: u64) {
+        self.world
+            .history
+            .note(|| format!("{}: gives {id} up (fence {fence})", self.name));
+        self.held.remove(&(id, fence));
+        self.world.truth.end(id, fence, &self.name);
+    }
+
+    fn finish(&mut self) {
+        let now = Instant::now();
+        let over = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.done.is_none() && held.until <= now);
+        let over: Vec<_> = over.map(|(task, held)| (*task, held.cancelled)).collect();
+        for ((id, fence), cancelled) in over {
+            self.world.truth.end(id, fence, &self.name);
+            let result = self.result(cancelled);
+            let done = proto::v1::Result {
+                execution_id: Bytes::copy_from_slice(id.as_bytes()),
+                fence,
+                result: result as i32,
+                error: (result == AttemptResult::Error).then(|| AttemptError {
+                    class: "sometimes".to_owned(),
+                    message: "as chance has it".to_owned(),
+                    permanent: self.chance.random_ratio(1, 5),
+                }),
+                ..proto::v1::Result::default()
+            };
+            if let Some(held) = self.held.get_mut(&(id, fence)) {
+                held.done = Some(done.clone());
+            }
+            self.world
+                .history
+                .note(|| format!("{}: ends {id} (fence {fence})", self.name));
+            self.report(id, done);
+        }
+    }
+
+    fn result(&mut self, cancelled: bool) -> AttemptResult {
+        match self.chance.random_range(0..10) {
+            _ if cancelled => AttemptResult::Cancelled,
+            0 | 1 => AttemptResult::Error,
+            2 => AttemptResult::Returned,
+            _ => AttemptResult::Success,
+        }
+    }
+
+    fn report(&self, id: ExecutionId, done: proto::v1::Result) {
+        let results = Results {
+            results: vec![done],
+        };
+        let owner = self.owner(id).and_then(|owner| self.streams.get(&owner));
+        if let Some(stream) = owner {
+            let _ = stream
+                .requests
+                .send(request(work_request::Message::Results(results)));
+        }
+    }
+
+    fn die(self) {
+        for (id, fence) in self.held.keys() {
+            self.world.truth.end(*id, *fence, &self.name);
+        }
+    }
+
+    fn leave(self) {
+        for stream in self.streams.values() {
+            let _ = stream
+                .requests
+                .send(request(work_request::Message::Goodbye(Goodbye {})));
+        }
+        self.die();
+    }
+}
+
+fn held(id: ExecutionId, fence: u64) -> Held {
+    Held {
+        execution_id: Bytes::copy_from_slice(id.as_bytes()),
+        fence,
+    }
+}
+
+fn request(message: work_request::Message) -> Result<WorkRequest, Status> {
+    Ok(WorkRequest {
+        message: Some(message),
+    })
+}
