@@ -77,11 +77,11 @@ impl World {
         }
     }
 
-    /// Runs statements of the test's own.
+    /// Runs statements of the test's own, beside our tables, whatever the role's own schema is called.
     pub(crate) async fn execute(&self, statements: &str) {
         let mut connection = sqlx::PgConnection::connect(self.fresh.url()).await.unwrap();
-        let statements = sqlx::AssertSqlSafe(statements.to_owned());
-        sqlx::raw_sql(statements)
+        let statements = format!("set search_path = public; {statements}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
             .execute(&mut connection)
             .await
             .unwrap();
