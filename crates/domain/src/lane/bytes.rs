@@ -120,11 +120,18 @@ impl Writer {
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     last: u64,
+    /// The version that the bytes are of.
+    pub(super) version: u64,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, last: 0 }
+        let (last, version) = (0, super::codec::VERSION);
+        Self {
+            bytes,
+            last,
+            version,
+        }
     }
 
     /// Nothing may be left.
@@ -276,6 +283,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn wait(&mut self) -> Result<Wait, CodecError> {
+        // In rows of version 1 only retries waited for a time.
+        if self.version == 1 {
+            return Ok(Wait::Retrying);
+        }
         let number = self.unsigned()?;
         Wait::from_number(number)
             .ok_or_else(|| CodecError::new(format!("wait {number} is unknown")))

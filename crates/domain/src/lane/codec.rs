@@ -11,7 +11,7 @@ use super::{
 use crate::{Hour, Micros};
 
 /// The version that is written. A rolling upgrade writes the lowest one that a live replica reads.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 /// Bytes that are no delta of a version that this program reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -114,28 +114,31 @@ impl Delta {
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut input = Reader::new(bytes);
         let version = input.unsigned()?;
-        if version != VERSION {
-            return Err(CodecError(format!("version {version} is not {VERSION}")));
+        if !(1..=VERSION).contains(&version) {
+            return Err(CodecError(format!(
+                "version {version} is not 1 to {VERSION}"
+            )));
         }
+        input.version = version;
         let classes = input.list(Reader::class)?;
         let workers = input.list(Reader::text)?;
         let delta = Self {
             timed: input.list(|input| input.timed(&classes))?,
             due_read: input.optional_mark()?,
-            cancelled: input.list(|input| input.cancelled(&classes))?,
+            cancelled: input.since_2(|input| input.list(|input| input.cancelled(&classes)))?,
             closed: input.list(Reader::closed)?,
             retried: input.list(Reader::retried)?,
             requeued: input.list(Reader::requeued)?,
-            scheduled: input.list(|input| input.timed(&classes))?,
+            scheduled: input.since_2(|input| input.list(|input| input.timed(&classes)))?,
             promoted: input.optional_mark()?,
             accepted: input.list(|input| input.accepted(&classes))?,
-            received: input.list(|input| input.received(&classes))?,
-            inbox_read: input.optional(Reader::inbox_mark)?,
+            received: input.since_2(|input| input.list(|input| input.received(&classes)))?,
+            inbox_read: input.since_2(|input| input.optional(Reader::inbox_mark))?,
             claimed: input.list(|input| input.claimed(&classes, &workers))?,
-            kept_until: input.optional(|input| Ok(Hour(input.number()?)))?,
-            closing: input.optional_range()?,
-            let_go: input.optional_range()?,
-            database: input.optional(Reader::database)?,
+            kept_until: input.since_2(|input| input.optional(|input| Ok(Hour(input.number()?))))?,
+            closing: input.since_2(Reader::optional_range)?,
+            let_go: input.since_2(Reader::optional_range)?,
+            database: input.since_2(|input| input.optional(Reader::database))?,
         };
         input.end()?;
         Ok(delta)
@@ -204,6 +207,17 @@ impl Writer {
 }
 
 impl Reader<'_> {
+    /// What rows of version 1 don't have.
+    fn since_2<T: Default>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
+        match self.version {
+            1 => Ok(T::default()),
+            _ => read(self),
+        }
+    }
+
     fn cancelled(&mut self, classes: &[Class]) -> Result<Cancelled, CodecError> {
         Ok(match self.unsigned()? {
             0 => {
@@ -272,5 +286,45 @@ impl Reader<'_> {
     pub(super) fn database(&mut self) -> Result<DatabaseIdentity, CodecError> {
         let (system, timeline) = (self.signed()?, self.number()?);
         Ok(DatabaseIdentity { system, timeline })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::{DueMark, Wait};
+
+    #[test]
+    fn rows_of_version_1_are_read() {
+        let mut out = Writer::default();
+        out.unsigned(1);
+        out.unsigned(1);
+        for number in [2, 2, 3, 2] {
+            out.unsigned(number);
+        }
+        out.unsigned(0);
+        // One due entry: class, number, time, home, two budgets.
+        out.unsigned(1);
+        out.unsigned(0);
+        out.step(9);
+        out.signed(77);
+        out.signed(5);
+        out.unsigned(1);
+        out.unsigned(0);
+        out.optional_mark(Some(DueMark {
+            due: Micros(80),
+            seq: 1,
+        }));
+        for _ in 0..6 {
+            out.unsigned(0);
+        }
+        let delta = Delta::decode(&out.bytes).unwrap();
+        let entry = delta.timed[0];
+        assert_eq!(
+            (entry.mark.seq, entry.mark.due, entry.wait),
+            (9, Micros(77), Wait::Retrying)
+        );
+        assert_eq!(delta.due_read.map(|mark| mark.due), Some(Micros(80)));
+        assert!(delta.cancelled.is_empty() && delta.database.is_none());
     }
 }

@@ -551,10 +551,11 @@ proptest! {
     #[test]
     fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Delta::decode(&bytes);
-        let mut versioned = vec![1];
-        versioned.extend(bytes);
-        let _ = Delta::decode(&versioned);
-        let _ = Lane::from_snapshot(LaneId(0), &versioned);
+        for version in [1, 2] {
+            let versioned = [&[version], &bytes[..]].concat();
+            let _ = Delta::decode(&versioned);
+            let _ = Lane::from_snapshot(LaneId(0), &versioned);
+        }
     }
 }
 
