@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use store::{Error, KnownKey, NewExecution, NewKey, PostWork, Posted, WindowMap};
 use tokio::time::Instant;
 
-use crate::group::{IdempotencyKey, Incoming, NotTaken, Taken, Verdicts};
+use crate::group::{IdempotencyKey, Incoming, Named, NotTaken, Taken, Verdicts};
 use crate::lifecycle;
 use crate::shared::{Known, Shared};
 
@@ -88,7 +88,8 @@ impl Posting<'_> {
                 return true;
             };
             if let Some(known) = known.iter().find(|known| known.key == key.hash) {
-                verdicts[*place] = Some(verdict(known, &key));
+                let (fingerprint, id) = (known.fingerprint, known.id);
+                verdicts[*place] = Some(Named { fingerprint, id }.verdict(&key));
                 return false;
             }
             match first.get(&key.hash) {
@@ -107,12 +108,8 @@ impl Posting<'_> {
                 continue;
             };
             let fingerprint = self.items[winner].key.map_or(0, |key| key.fingerprint);
-            let named = KnownKey {
-                key: key.hash,
-                fingerprint,
-                id: taken.id,
-            };
-            verdicts[place] = Some(verdict(&named, &key));
+            let id = taken.id;
+            verdicts[place] = Some(Named { fingerprint, id }.verdict(&key));
         }
         Ok(())
     }
@@ -158,16 +155,6 @@ impl Posting<'_> {
         for place in places {
             verdicts[*place].get_or_insert(Err(why.clone()));
         }
-    }
-}
-
-fn verdict(known: &KnownKey, key: &IdempotencyKey) -> Verdict {
-    match known.fingerprint == key.fingerprint {
-        true => Ok(Taken {
-            id: known.id,
-            duplicate: true,
-        }),
-        false => Err(NotTaken::KeyConflict(known.id)),
     }
 }
 

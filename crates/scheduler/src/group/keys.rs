@@ -14,14 +14,14 @@ const LASTS: Duration = Duration::from_secs(600);
 
 /// The execution that an idempotency key names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Named {
-    pub(super) fingerprint: i64,
-    pub(super) id: ExecutionId,
+pub(crate) struct Named {
+    pub(crate) fingerprint: i64,
+    pub(crate) id: ExecutionId,
 }
 
 impl Named {
     /// What a submission under the key gets.
-    pub(super) fn verdict(&self, key: &IdempotencyKey) -> Result<Taken, NotTaken> {
+    pub(crate) fn verdict(&self, key: &IdempotencyKey) -> Result<Taken, NotTaken> {
         match self.fingerprint == key.fingerprint {
             true => Ok(Taken {
                 id: self.id,

@@ -21,6 +21,7 @@ pub(crate) use input::{
     Adopted, Cancel, CancelVerdict, Change, HeldTask, Holding, IdempotencyKey, Incoming, Input,
     NotTaken, Report, Submit, Taken, Verdicts, Watched,
 };
+pub(crate) use keys::Named;
 pub(crate) use listing::{Open, OpenFound, OpenList, Sought};
 pub(crate) use memory::InMemory;
 pub(crate) use plan::{CancelledNow, ClaimedTask, Effects, Ended};

@@ -53,9 +53,6 @@ fn nothing_is_lost_or_done_twice_whatever_happens() {
                 let seeds = (from..from + count).filter(move |seed| seed % threads == part);
                 scope.spawn(move || {
                     let failed = seeds.filter_map(|seed| {
-                        if std::env::var("SEEDS_SHOWN").is_ok() {
-                            println!("{seed}");
-                        }
                         let failure = world::play(seed, false).err()?;
                         Some(format!("seed {seed}: {failure}"))
                     });

@@ -39,8 +39,8 @@ struct Stream {
     link: std::sync::Arc<Link>,
 }
 
-/// What it holds: begun, or done and not settled.
-struct Held1 {
+/// A task that it holds: begun, or done and not settled.
+struct HeldTask {
     /// The scheduler by whose lease it has the right.
     by: String,
     until: Instant,
@@ -55,7 +55,7 @@ pub(super) struct Worker {
     chance: StdRng,
     streams: BTreeMap<String, Stream>,
     leases: BTreeMap<String, Instant>,
-    held: BTreeMap<(ExecutionId, u64), Held1>,
+    held: BTreeMap<(ExecutionId, u64), HeldTask>,
     view: ClusterView,
     number: u64,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
@@ -136,14 +136,13 @@ impl Worker {
                 self.connect(&replica).await;
             }
         }
-        for (name, stream) in &mut self.streams {
+        for stream in self.streams.values_mut() {
             self.number += 1;
             stream.beats.insert(self.number, Instant::now());
             let beat = Heartbeat {
                 number: self.number,
                 running: 0,
             };
-            let _ = name;
             let _ = stream
                 .requests
                 .send(request(work_request::Message::Heartbeat(beat)));
@@ -318,7 +317,7 @@ impl Worker {
             0 => self.chance.random_range(1_000..4_000),
             _ => self.chance.random_range(1..400),
         };
-        let held = Held1 {
+        let held = HeldTask {
             by: from.to_owned(),
             until: Instant::now() + Duration::from_millis(run),
             done: None,
@@ -330,7 +329,7 @@ impl Worker {
     /// What it has no right to any more it stops, and says nothing of.
     fn drop_what_lapsed(&mut self) {
         let now = Instant::now();
-        let lapsed = |held: &Held1| self.leases.get(&held.by).is_none_or(|until| *until <= now);
+        let lapsed = |held: &HeldTask| self.leases.get(&held.by).is_none_or(|until| *until <= now);
         let lapsed = self
             .held
             .iter()
