@@ -45,6 +45,10 @@ pub struct Args {
     /// How many hours a window of history is wide: 1 to 744.
     #[arg(long, env = "WINDOW_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=744))]
     pub window_hours: u16,
+    /// How long executions that succeeded or were cancelled are kept once their window is over; queues say
+    /// for themselves how much longer failures are. At least an hour, at most 60 windows.
+    #[arg(long, env = "RETENTION", default_value = "7d", value_parser = humantime::parse_duration)]
+    pub retention: Duration,
     /// How far ahead due entries are read into memory.
     #[arg(long, env = "DUE_HORIZON", default_value = "10m", value_parser = humantime::parse_duration)]
     pub due_horizon: Duration,
@@ -63,6 +67,11 @@ pub(crate) struct Secrets {
 }
 
 impl Args {
+    /// Whole hours of retention.
+    pub(crate) fn retention_hours(&self) -> i32 {
+        i32::try_from(self.retention.as_secs() / 3_600).unwrap_or(i32::MAX)
+    }
+
     /// Reads the secrets and refuses what contradicts itself.
     pub(crate) fn secrets(&self) -> anyhow::Result<Secrets> {
         let second = Duration::from_secs(1);
@@ -77,6 +86,12 @@ impl Args {
         anyhow::ensure!(
             self.due_horizon >= second,
             "DUE_HORIZON must be at least 1s"
+        );
+        let hours = self.retention_hours();
+        anyhow::ensure!(
+            (1..=60 * i32::from(self.window_hours)).contains(&hours),
+            "RETENTION must be at least 1h and at most 60 windows of WINDOW_HOURS={}",
+            self.window_hours
         );
         let (url, file) = (self.database_url.clone(), self.database_url_file.clone());
         let database_url = Secret::resolve("DATABASE_URL", url, file)?;

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Error, Lead, Term, TermHolder, within};
+use domain::Hour;
+use store::{Error, Lead, Retention, Table, Term, TermHolder, within};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::household::Household;
 use crate::shared::Shared;
 
 /// How often a follower looks whether there is a leader, and everybody at the windows.
@@ -18,13 +20,26 @@ const LIMIT: Duration = Duration::from_secs(6);
 /// The longest back-off, in hours: its due entry must find a window.
 const REACH_HOURS: i32 = 25;
 
+/// How often what was kept apart is cleared.
+const CLEAR: Duration = Duration::from_secs(60);
+
+/// How wide windows are, and how long they stay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowTerms {
+    /// Hours of a new window.
+    pub(crate) width: i32,
+    pub(crate) retention: Retention,
+}
+
 /// Leads, or waits to.
 pub(crate) struct Leader {
     shared: Arc<Shared>,
     election: Box<dyn Lead>,
     lease: Duration,
     lanes: u16,
-    window_hours: u16,
+    terms: WindowTerms,
+    house: Household,
+    cleared: Instant,
     term: Option<(Term, Instant)>,
     /// The installation's lanes are there.
     lanes_made: bool,
@@ -35,16 +50,18 @@ impl Leader {
         shared: Arc<Shared>,
         holder: TermHolder,
         lanes: u16,
-        window_hours: u16,
+        terms: WindowTerms,
     ) -> Self {
         let lease = holder.lease;
         let election = shared.database.election(holder);
         Self {
+            house: Household::new(shared.database.housekeeper()),
             shared,
             election,
             lease,
             lanes,
-            window_hours,
+            terms,
+            cleared: Instant::now(),
             term: None,
             lanes_made: false,
         }
@@ -110,7 +127,7 @@ impl Leader {
     }
 
     async fn duties(&mut self, term: &Term) -> Result<(), Error> {
-        let width = i32::from(self.window_hours);
+        let width = self.terms.width;
         let now = self.shared.clock.now();
         let lacks = self.shared.windows.borrow().lacks(now, width, REACH_HOURS);
         if lacks {
@@ -122,6 +139,31 @@ impl Leader {
         if !self.lanes_made {
             self.election.make_lanes(term, self.lanes).await?;
             self.lanes_made = true;
+        }
+        self.turn_windows(term).await?;
+        self.house.keep(now);
+        Ok(())
+    }
+
+    /// Lets go of windows whose time is over, and of what outlived them long enough.
+    async fn turn_windows(&mut self, term: &Term) -> Result<(), Error> {
+        let retention = self.terms.retention;
+        let windows = Arc::clone(&self.shared.windows.borrow());
+        let now = self.shared.clock.now();
+        let ripe: Vec<(Table, Hour)> = windows.ripe(now, retention).collect();
+        if !ripe.is_empty() || windows.is_turning() {
+            let changed = self.election.turn_windows(term, &ripe).await?;
+            if changed > 0 {
+                tracing::info!(
+                    event = "windows_turned",
+                    changed,
+                    "windows are on their way out"
+                );
+            }
+        }
+        if self.cleared.elapsed() >= CLEAR {
+            self.cleared = Instant::now();
+            self.election.clear_kept(term, retention).await?;
         }
         Ok(())
     }

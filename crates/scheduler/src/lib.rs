@@ -7,6 +7,7 @@ mod clock;
 mod credentials;
 mod dispatch;
 mod group;
+mod household;
 mod leader;
 mod lifecycle;
 mod line_families;

@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     /// Worker streams that broke.
     pub(crate) stream_errors: IntCounter,
     pub(crate) lanes_owned: IntGauge,
+    /// Windows that could not go because too much is open in them, each time that a lane found so.
+    pub(crate) windows_held_back: IntCounter,
     pub(crate) log_lines_suppressed: IntCounter,
     pool_in_use: IntGauge,
     pool_available: IntGauge,
@@ -74,6 +76,10 @@ impl Metrics {
                 "Worker streams that broke.",
             )?,
             lanes_owned: own.gauge("scheduler_lanes_owned", "Lanes that this scheduler owns.")?,
+            windows_held_back: own.counter(
+                "scheduler_windows_held_back_total",
+                "Windows that could not go because too much is open in them.",
+            )?,
             log_lines_suppressed: all.counter(
                 "log_lines_suppressed_total",
                 "Lines about single executions that were left out for their number.",

@@ -8,7 +8,7 @@ use proto::v1::worker_service_server::WorkerServiceServer;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use service::Process;
-use store::{Claimant, Database, Installation, TermHolder, WindowMap};
+use store::{Claimant, Database, Installation, Retention, TermHolder, WindowMap};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::clock::{DatabaseClock, Deadline};
 use crate::dispatch::Bell;
 use crate::group::Group;
-use crate::leader::Leader;
+use crate::leader::{Leader, WindowTerms};
 use crate::metrics::{Metrics, query_times};
 use crate::ownership::LaneKeeper;
 use crate::peers::MESSAGE_BYTES;
@@ -132,6 +132,10 @@ fn start_groups(shared: &Arc<Shared>, bell: &Arc<Bell>, count: u16) -> (Groups, 
     (Groups(handles.collect()), drops)
 }
 
+/// Hours for which windows are left alone once their time is over: far longer than any statement that was
+/// planned before then may still take.
+const SLACK_HOURS: i32 = 1;
+
 fn start_leader(
     process: &Process,
     args: &Args,
@@ -144,7 +148,14 @@ fn start_leader(
         label: claimant.id.clone(),
         lease: args.lane_lease,
     };
-    let leader = Leader::new(Arc::clone(shared), holder, lanes, args.window_hours);
+    let terms = WindowTerms {
+        width: i32::from(args.window_hours),
+        retention: Retention {
+            history: args.retention_hours(),
+            slack: SLACK_HOURS,
+        },
+    };
+    let leader = Leader::new(Arc::clone(shared), holder, lanes, terms);
     tokio::spawn(leader.run(process.shutdown.clone()))
 }
 

@@ -10,7 +10,8 @@ use crate::NewExecution;
 /// What one transaction writes.
 #[derive(Clone, Default, Debug)]
 pub struct Batch {
-    /// A row for each lane that is touched, lanes ascending, all planned at the same time.
+    /// A row for each lane that is touched, lanes ascending, all planned at the same time; two for one whose
+    /// chain goes on elsewhere.
     pub rows: Vec<Row>,
     /// The executions that the rows accept.
     pub executions: Vec<NewExecution>,

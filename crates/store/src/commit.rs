@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use domain::Micros;
-use domain::lane::Row;
+use domain::lane::{Link, Row};
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
 use crate::batch::{Batch, DueEntry, KeptEntry, NewKey, Outcome};
-use crate::chain::as_stored;
+use crate::chain::{as_stored, jump_to};
 use crate::inbox::Posted;
 use crate::lane_lease::number;
 use crate::timestamp::Timestamp;
@@ -62,6 +62,17 @@ struct Statement {
     fences: Vec<String>,
     arguments: PgArguments,
     count: usize,
+}
+
+/// A row, and the last one of its chain that must be there before the statement.
+type Following<'a> = (&'a Row, Link);
+
+/// Rows of one lane follow each other within a batch where its chain goes on elsewhere; a statement doesn't
+/// see what it inserts itself.
+fn following<'a>(rows: &[Row], row: &'a Row) -> Following<'a> {
+    let of_lane = |other: &&Row| other.lane == row.lane && other.link == row.previous;
+    let before = rows.iter().find(of_lane);
+    (row, before.map_or(row.previous, |before| before.previous))
 }
 
 /// The place of the one argument that all parts share: when the batch was planned.
@@ -172,10 +183,11 @@ impl Statement {
     }
 
     fn chain(&mut self, windows: &WindowMap, rows: &[Row]) -> Result<(), Error> {
-        let place = |row: &Row| {
+        let rows: Vec<Following<'_>> = rows.iter().map(|row| following(rows, row)).collect();
+        let place = |(row, before): &Following<'_>| {
             let (leaf, before) = (
                 windows.chain_leaf(row.link.n)?,
-                windows.chain_leaf(row.previous.n)?,
+                windows.chain_leaf(before.n)?,
             );
             // At a window's border the row before lies in another leaf: look it up through the parent.
             Ok((
@@ -187,37 +199,38 @@ impl Statement {
                 },
             ))
         };
-        for ((leaf, before), rows) in grouped(rows, place)? {
+        for ((leaf, before), rows) in grouped(&rows, place)? {
             self.chain_leaf(leaf, before, &rows);
         }
         Ok(())
     }
 
-    fn chain_leaf(&mut self, leaf: &str, before: &str, rows: &[&Row]) {
+    fn chain_leaf(&mut self, leaf: &str, before: &str, rows: &[&Following<'_>]) {
         let columns = [
-            self.column("int2", each(rows, |r| number(r.lane))),
-            self.column("int8", each(rows, |r| as_stored(r.link.n))),
-            self.column("uuid", each(rows, |r| Uuid::from_u128(r.link.batch))),
-            self.column("int8", each(rows, |r| r.epoch)),
-            self.column("int2", each(rows, |r| r.kind.number())),
-            self.column("int8", each(rows, |r| as_stored(r.next_seq))),
-            self.column("int8", each(rows, |r| as_stored(r.totals.submitted))),
-            self.column("int8", each(rows, |r| as_stored(r.totals.claimed))),
-            self.column("int8", each(rows, |r| as_stored(r.totals.finished))),
-            self.column("bytea", each(rows, |r| r.delta.encode())),
-            self.column("int8", each(rows, |r| as_stored(r.previous.n))),
-            self.column("uuid", each(rows, |r| Uuid::from_u128(r.previous.batch))),
+            self.column("int2", each(rows, |(r, _)| number(r.lane))),
+            self.column("int8", each(rows, |(r, _)| as_stored(r.link.n))),
+            self.column("uuid", each(rows, |(r, _)| Uuid::from_u128(r.link.batch))),
+            self.column("int8", each(rows, |(r, _)| r.epoch)),
+            self.column("int2", each(rows, |(r, _)| r.kind.number())),
+            self.column("int8", each(rows, |(r, _)| jump_to(r.kind))),
+            self.column("int8", each(rows, |(r, _)| as_stored(r.next_seq))),
+            self.column("int8", each(rows, |(r, _)| as_stored(r.totals.submitted))),
+            self.column("int8", each(rows, |(r, _)| as_stored(r.totals.claimed))),
+            self.column("int8", each(rows, |(r, _)| as_stored(r.totals.finished))),
+            self.column("bytea", each(rows, |(r, _)| r.delta.encode())),
+            self.column("int8", each(rows, |(_, before)| as_stored(before.n))),
+            self.column("uuid", each(rows, |(_, b)| Uuid::from_u128(b.batch))),
         ];
         let name = format!("c{}", self.parts.len());
         self.parts.push(format!(
-            "{name} as (insert into {leaf} (lane, n, batch, epoch, kind, at, next_seq, submitted,
-                 claimed, finished, delta)
-             select u.lane, u.n, u.batch, u.epoch, u.kind, {AT}, u.next_seq, u.submitted, u.claimed,
-                 u.finished, u.delta
-             from unnest({}) u (lane, n, batch, epoch, kind, next_seq, submitted, claimed, finished,
-                 delta, previous_n, previous_batch)
-             where exists (select from {before} p where p.lane = u.lane and p.n = u.previous_n
-                 and p.batch = u.previous_batch)
+            "{name} as (insert into {leaf} (lane, n, batch, epoch, kind, jump_to, at, next_seq,
+                 submitted, claimed, finished, delta)
+             select u.lane, u.n, u.batch, u.epoch, u.kind, u.jump_to, {AT}, u.next_seq, u.submitted,
+                 u.claimed, u.finished, u.delta
+             from unnest({}) u (lane, n, batch, epoch, kind, jump_to, next_seq, submitted, claimed,
+                 finished, delta, before_n, before_batch)
+             where exists (select from {before} p where p.lane = u.lane and p.n = u.before_n
+                 and p.batch = u.before_batch)
              returning 1)",
             columns.join(", ")
         ));

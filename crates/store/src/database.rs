@@ -96,6 +96,18 @@ impl Database {
             .map_err(Error::of("connect_lease_keeper"))
     }
 
+    /// A connection for what takes long and holds nobody up: it gives up early where it must wait for a lock.
+    async fn patient(&self) -> Result<PgConnection, Error> {
+        let options = self.options.clone().options([
+            ("statement_timeout", "60s"),
+            ("lock_timeout", "500ms"),
+            ("idle_in_transaction_session_timeout", "3s"),
+        ]);
+        PgConnection::connect_with(&options)
+            .await
+            .map_err(Error::of("connect_housekeeper"))
+    }
+
     pub(crate) fn connections(&self) -> (u32, u32, u32) {
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
         let max = self.pool.options().get_max_connections();
@@ -144,6 +156,7 @@ pub(crate) enum Purpose {
     Writing,
     Posting,
     Leases,
+    Housekeeping,
 }
 
 /// A connection of one's own: made when it is needed, and made anew after an error, whose transaction
@@ -170,6 +183,7 @@ impl Dedicated {
             (None, Purpose::Writing) => self.database.writer("100ms").await,
             (None, Purpose::Posting) => self.database.writer("500ms").await,
             (None, Purpose::Leases) => self.database.short().await,
+            (None, Purpose::Housekeeping) => self.database.patient().await,
         }
     }
 

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::Micros;
+use domain::{Hour, Micros};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::database::{Dedicated, Purpose};
 use crate::timestamp::Timestamp;
-use crate::{Database, Error};
+use crate::{Database, Error, Retention, Table};
 
 /// A process that may lead: its random incarnation is what is compared, its label is for people.
 #[derive(Clone, Debug)]
@@ -217,6 +217,20 @@ pub trait Lead: Send {
     /// # Errors
     /// The term is over, or the database refuses.
     async fn make_windows(&mut self, term: &Term, width: i32, reach: i32) -> Result<usize, Error>;
+
+    /// Brings windows on their way out a step further: marks those of `ripe`, seals those that nobody writes
+    /// to any more, and puts out of use what every lane has let go of. Gives how many changed.
+    ///
+    /// # Errors
+    /// The term is over, or the database refuses.
+    async fn turn_windows(&mut self, term: &Term, ripe: &[(Table, Hour)]) -> Result<u64, Error>;
+
+    /// Clears what was kept apart of executions that are over for longer than `retention` says; gives how
+    /// many.
+    ///
+    /// # Errors
+    /// The term is over, or the database refuses.
+    async fn clear_kept(&mut self, term: &Term, retention: Retention) -> Result<u64, Error>;
 }
 
 #[async_trait]
@@ -239,6 +253,14 @@ impl Lead for Election {
 
     async fn make_windows(&mut self, term: &Term, width: i32, reach: i32) -> Result<usize, Error> {
         self.attach_windows(term, width, reach).await
+    }
+
+    async fn turn_windows(&mut self, term: &Term, ripe: &[(Table, Hour)]) -> Result<u64, Error> {
+        self.step_windows(term, ripe).await
+    }
+
+    async fn clear_kept(&mut self, term: &Term, retention: Retention) -> Result<u64, Error> {
+        self.delete_kept(term, retention).await
     }
 }
 

@@ -1,12 +1,14 @@
 //! Every SQL statement of Watchwork, and its migrations. Only the scheduler links this crate.
 
 mod batch;
+mod carry;
 mod catalog;
 mod chain;
 mod commit;
 mod database;
 mod error;
 mod execution;
+mod housekeeping;
 mod idempotency;
 mod inbox;
 mod installation;
@@ -19,14 +21,17 @@ mod plans;
 mod snapshot;
 mod storage;
 mod timestamp;
+mod turnover;
 mod window;
 mod writer;
 
 pub use batch::{Batch, DueEntry, KeptEntry, NewKey, Outcome, Place};
+pub use carry::CarryOver;
 pub use catalog::{ApiKey, KnowNames, Queue};
 pub use database::{Database, QueryTimes, within};
 pub use error::Error;
 pub use execution::{Head, NewExecution, Pairs, ReadExecutions, StoredAttempt, StoredExecution};
+pub use housekeeping::{Housekeeper, KeepHouse};
 pub use idempotency::KnownKey;
 pub use inbox::{InboxEntry, InboxRead, PostWork, Posted, Poster};
 pub use installation::Installation;
@@ -38,5 +43,5 @@ pub use listed::{ExecutionPlace, LastOutcome, ListedHead};
 pub use listing::{ListPart, ReadLists};
 pub use snapshot::WriteSnapshots;
 pub use storage::{SharedStorage, Storage};
-pub use window::{Table, WindowMap, WindowState};
+pub use window::{Retention, Table, WindowMap, WindowState};
 pub use writer::{Settled, WriteLanes, Writer};

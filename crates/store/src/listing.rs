@@ -224,6 +224,7 @@ impl Database {
 
 impl Walk {
     /// Each key of each leaf gives the first of what it has, by its index; the first of all those go out.
+    /// What is carried over from a window that is still there comes twice.
     fn sql<'a>(&self, leaves: impl Iterator<Item = &'a str>) -> String {
         let Self {
             time,
@@ -246,7 +247,7 @@ impl Walk {
         let leaves: Vec<String> = leaves.map(leaf).collect();
         format!(
             "select r.time, r.lane, r.seq, r.home from ({}) r
-             order by r.time desc, r.lane desc, r.seq desc limit $8",
+             order by r.time desc, r.lane desc, r.seq desc limit 2 * $8",
             leaves.join(" union all ")
         )
     }

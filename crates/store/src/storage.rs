@@ -4,14 +4,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    Database, Election, Error, KeepLeases, KnowNames, Lead, LeaseKeeper, PostWork, Poster,
-    ReadExecutions, ReadLists, TermHolder, WindowMap, WriteLanes, WriteSnapshots, Writer,
+    CarryOver, Database, Election, Error, Housekeeper, KeepHouse, KeepLeases, KnowNames, Lead,
+    LeaseKeeper, PostWork, Poster, ReadExecutions, ReadLists, TermHolder, WindowMap, WriteLanes,
+    WriteSnapshots, Writer,
 };
 
 /// Everything that a scheduler needs of its database. PostgreSQL is one; a model of it, in which commits
 /// fail, hang and are lost as chance has it, is another: schedulers are simulated on that.
 #[async_trait]
-pub trait Storage: KnowNames + ReadExecutions + ReadLists + WriteSnapshots {
+pub trait Storage: KnowNames + ReadExecutions + ReadLists + WriteSnapshots + CarryOver {
     /// A writer for lanes, which isn't connected yet.
     fn writer(&self) -> Box<dyn WriteLanes>;
 
@@ -23,6 +24,9 @@ pub trait Storage: KnowNames + ReadExecutions + ReadLists + WriteSnapshots {
 
     /// A candidate for the lead, who isn't connected yet.
     fn election(&self, holder: TermHolder) -> Box<dyn Lead>;
+
+    /// Whoever removes windows that are over, who isn't connected yet.
+    fn housekeeper(&self) -> Box<dyn KeepHouse>;
 
     /// The windows that there are.
     ///
@@ -59,6 +63,10 @@ impl Storage for Database {
 
     fn election(&self, holder: TermHolder) -> Box<dyn Lead> {
         Box::new(Election::new(self.clone(), holder))
+    }
+
+    fn housekeeper(&self) -> Box<dyn KeepHouse> {
+        Box::new(Housekeeper::new(self.clone()))
     }
 
     async fn windows(&self) -> Result<WindowMap, Error> {

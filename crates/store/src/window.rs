@@ -78,6 +78,15 @@ impl Table {
         (current + 4 * width).max(hour + reach)
     }
 
+    /// How many hours a window of it stays beyond its last.
+    fn stays(self, retention: Retention) -> i32 {
+        match self {
+            Self::Execution | Self::Outcome => retention.history.max(retention.slack),
+            Self::Idempotency => KEY_HOURS + retention.slack,
+            Self::Chain | Self::Due | Self::Inbox => retention.slack,
+        }
+    }
+
     /// The column that it is partitioned by, and what an hour is in it.
     fn key(self) -> (&'static str, i64) {
         match self {
@@ -92,8 +101,19 @@ impl Table {
 pub enum WindowState {
     /// In use.
     Open = 1,
-    /// On its way out: what is still needed of it is carried over by the lanes' owners.
+    /// On its way out: transactions that began before may still write there.
     Closing = 2,
+    /// None of those is left: what is still needed is carried over by the lanes' owners.
+    Sealed = 3,
+}
+
+/// How long what is over is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// Hours for which executions that succeeded or were cancelled are kept beyond their windows.
+    pub history: i32,
+    /// Hours for which every window is left alone once its time is over.
+    pub slack: i32,
 }
 
 /// The windows, as a scheduler knows them.
@@ -130,7 +150,34 @@ impl WindowMap {
     #[must_use]
     pub fn is_closing(&self, table: Table, hour: Hour) -> bool {
         let leaf = self.find(table, hour);
-        leaf.is_some_and(|leaf| leaf.state == WindowState::Closing)
+        leaf.is_some_and(|leaf| leaf.state != WindowState::Open)
+    }
+
+    /// The windows whose time to go has come: of which table, and from which hour on.
+    pub fn ripe(&self, now: Micros, retention: Retention) -> impl Iterator<Item = (Table, Hour)> {
+        let hour = now.hour().0;
+        let ripe = move |(key, leaf): &(&(Table, i32), &Leaf)| {
+            leaf.state == WindowState::Open && leaf.to + key.0.stays(retention) <= hour
+        };
+        let ripe = self.leaves.iter().filter(ripe);
+        ripe.map(|((table, from), _)| (*table, Hour(*from)))
+    }
+
+    /// Whether some window is on its way out.
+    #[must_use]
+    pub fn is_turning(&self) -> bool {
+        let mut leaves = self.leaves.values();
+        leaves.any(|leaf| leaf.state != WindowState::Open)
+    }
+
+    /// The windows that wait for the lanes' owners.
+    pub fn sealed(&self) -> impl Iterator<Item = (Table, HourRange)> {
+        let sealed = self.leaves.iter();
+        let sealed = sealed.filter(|(_, leaf)| leaf.state == WindowState::Sealed);
+        sealed.map(|((table, from), leaf)| {
+            let (from, to) = (Hour(*from), Hour(leaf.to));
+            (*table, HourRange { from, to })
+        })
     }
 
     fn find(&self, table: Table, hour: Hour) -> Option<&Leaf> {
@@ -221,7 +268,9 @@ impl Database {
     }
 }
 
-const SELECT_WINDOWS: &str = r#"select table_name, from_hour, to_hour, state from "window""#;
+/// Those that are out of use are nobody's concern but of who removes them.
+const SELECT_WINDOWS: &str =
+    r#"select table_name, from_hour, to_hour, state from "window" where state <> 4"#;
 
 type WindowRow = (String, i32, i32, i16);
 
@@ -246,7 +295,8 @@ impl WindowMap {
         let windows = rows.into_iter().filter_map(|(table, from, to, state)| {
             let state = match state {
                 1 => WindowState::Open,
-                _ => WindowState::Closing,
+                2 => WindowState::Closing,
+                _ => WindowState::Sealed,
             };
             let (from, to) = (Hour(from), Hour(to));
             Some((by_name(&table)?, HourRange { from, to }, state))

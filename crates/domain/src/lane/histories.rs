@@ -90,6 +90,7 @@ enum Step {
         seconds: u16,
     },
     TakeOver,
+    MoveOn,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,6 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<u8>().prop_map(|nth| Step::Cancel { nth }),
         2 => (0u16..400).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::TakeOver),
+        1 => Just(Step::MoveOn),
     ]
 }
 
@@ -178,6 +180,7 @@ impl World {
         let owner = owner % self.owners.len();
         match step {
             Step::TakeOver => self.take_over(fate),
+            Step::MoveOn => self.move_on(owner, fate),
             Step::Wait { seconds } => {
                 self.now = self
                     .now
@@ -208,6 +211,26 @@ impl World {
             lane.apply(row).expect("a take-over applies");
         }
         self.owners.push(lane);
+    }
+
+    fn move_on(&mut self, owner: usize, fate: Fate) {
+        let rows = self.owners[owner].move_on(self.now, self.batch);
+        let now = u64::try_from(self.now.0).unwrap();
+        assert!(rows[1].link.n >= now, "none of an older window is needed");
+        let valid = owner == self.owners.len() - 1;
+        if fate == Fate::Aborts {
+            return;
+        }
+        assert_eq!(self.table.commit(&rows, &[]), valid);
+        if !valid {
+            self.owners.remove(owner);
+            return;
+        }
+        for row in &rows {
+            self.owners[owner]
+                .apply(row)
+                .expect("a committed row applies");
+        }
     }
 
     fn write(&mut self, owner: usize, fate: Fate, step: &Step) {

@@ -219,6 +219,12 @@ impl Lane {
         self.closing.contains(home) || self.let_go.contains(home)
     }
 
+    /// Whether it has said of a window that it is on its way out.
+    #[must_use]
+    pub fn is_turned_from(&self, window: HourRange) -> bool {
+        self.closing.covers(window) || self.let_go.covers(window)
+    }
+
     /// The homes whose windows are on their way out.
     #[must_use]
     pub fn closing(&self) -> &HourSet {
@@ -281,10 +287,28 @@ impl Lane {
     ) -> [Row; 2] {
         const FENCE_JUMP: u64 = 1 << 20;
         const SEQ_JUMP: u64 = 1 << 24;
+        let [mut blank, mut arrival] = self.rows_to(FENCE_JUMP, at, batch);
+        (blank.epoch, arrival.epoch) = (epoch, epoch);
+        arrival.kind = RowKind::TakeOver;
+        arrival.next_seq += SEQ_JUMP;
+        arrival.delta.database = (database != self.database).then_some(database);
+        [blank, arrival]
+    }
+
+    /// The two rows by which its owner takes the chain to where rows of `at` belong, so that none of an old
+    /// window is needed any more.
+    #[must_use]
+    pub fn move_on(&self, at: Micros, batch: u128) -> [Row; 2] {
+        self.rows_to(1, at, batch)
+    }
+
+    /// An empty row that says where the chain goes on, and the one there: at the number that is the time in
+    /// microseconds, or `least` further if that is more.
+    fn rows_to(&self, least: u64, at: Micros, batch: u128) -> [Row; 2] {
         let jump = self.link.next(batch);
         let now = u64::try_from(at.0).unwrap_or(0);
         let to = Link {
-            n: now.max(jump.n + FENCE_JUMP),
+            n: now.max(jump.n + least),
             batch,
         };
         let blank = Row {
@@ -292,7 +316,7 @@ impl Lane {
             link: jump,
             previous: self.link,
             kind: RowKind::Jump { to: to.n },
-            epoch,
+            epoch: self.epoch,
             at,
             next_seq: self.next_seq,
             totals: self.totals,
@@ -301,12 +325,7 @@ impl Lane {
         let arrival = Row {
             link: to,
             previous: jump,
-            kind: RowKind::TakeOver,
-            next_seq: self.next_seq + SEQ_JUMP,
-            delta: Delta {
-                database: (database != self.database).then_some(database),
-                ..Delta::default()
-            },
+            kind: RowKind::Work,
             ..blank.clone()
         };
         [blank, arrival]

@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::LaneId;
 use domain::lane::{Lane, Round, Row};
+use domain::{HourRange, LaneId};
 use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
-use store::WriteLanes;
+use store::{Table, WriteLanes};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -65,6 +65,12 @@ pub(crate) struct Group {
     pub(super) round: Round,
     pub(super) servings: Servings,
     pub(super) watchers: FxHashMap<domain::ExecutionId, Vec<mpsc::UnboundedSender<Watched>>>,
+    /// The windows that wait for the lanes, and since when they are seen to.
+    pub(super) sealed: BTreeMap<(Table, HourRange), Instant>,
+    /// It is being said of some lanes that they need some windows no more.
+    pub(super) telling: bool,
+    /// Lanes whose chains are to go on in another window.
+    pub(super) moving: BTreeSet<LaneId>,
     pub(super) lines: LinesMetrics,
     pub(super) log_budget: LogBudget,
 }
@@ -99,6 +105,9 @@ impl Group {
             round: Round::default(),
             servings: Servings::default(),
             watchers: FxHashMap::default(),
+            sealed: BTreeMap::new(),
+            telling: false,
+            moving: BTreeSet::new(),
         };
         (group, GroupHandle(own))
     }
@@ -117,6 +126,7 @@ impl Group {
                 looked = Instant::now();
                 self.look_for_losses(&mut pending);
                 self.look_for_leavers();
+                self.look_at_windows();
                 self.write_snapshots();
             }
             let step = self.step(pending).await;

@@ -55,6 +55,10 @@ impl Group {
                 pending.refuse(|_| NotTaken::NotNow);
                 return Step::HeldUp;
             }
+            if !self.move_chains_on(&windows, at).await {
+                pending.refuse(|_| NotTaken::NotNow);
+                return Step::HeldUp;
+            }
             let reads = match self.read(&windows, at).await {
                 Ok(reads) => reads,
                 Err(error) => {
@@ -99,7 +103,7 @@ impl Group {
     }
 
     /// Commits a batch and finds out what became of it.
-    async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Fate {
+    pub(super) async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Fate {
         if batch.rows.is_empty() {
             return Fate::Committed;
         }
@@ -151,6 +155,7 @@ impl Group {
         }
         planner.accept(&pending.submits);
         planner.receive(reads.inbox);
+        planner.say_farewell();
         planner.promote();
         let sessions = shared.sessions.connected();
         let mut lacking = Vec::new();
@@ -167,18 +172,26 @@ impl Group {
     }
 
     fn apply(&mut self, batch: &Batch, effects: &Effects, begin: SystemTime) {
-        for row in &batch.rows {
-            self.apply_row(row);
-        }
-        if let Some(row) = self.after.take() {
-            self.apply_row(&row);
-        }
+        self.apply_rows(batch);
+        self.sides
+            .values_mut()
+            .for_each(|side| side.turning.note_committed());
         for key in &batch.keys {
             let (fingerprint, id) = (key.fingerprint, key.id);
             self.recent_keys.insert(key.key, Named { fingerprint, id });
         }
         if let Some(row) = batch.rows.first() {
             lifecycle::tell(&self.shared, effects, row.at, begin);
+        }
+    }
+
+    /// Applies the rows of a batch, and the one that was committed behind it.
+    pub(super) fn apply_rows(&mut self, batch: &Batch) {
+        for row in &batch.rows {
+            self.apply_row(row);
+        }
+        if let Some(row) = self.after.take() {
+            self.apply_row(&row);
         }
     }
 
@@ -264,7 +277,7 @@ impl Group {
     }
 
     /// Forgets lanes whose memory is of no use, and asks for them to be taken over again.
-    fn drop_lanes(&mut self, lanes: Vec<LaneId>) {
+    pub(super) fn drop_lanes(&mut self, lanes: Vec<LaneId>) {
         for lane in &lanes {
             self.forget(*lane);
         }

@@ -66,7 +66,11 @@ impl Group {
         let Some(mut lane) = self.lanes.get(&row.lane).cloned() else {
             return Fate::Deposed;
         };
-        if lane.apply(row).is_err() {
+        let own = batch.rows.iter().filter(|other| other.lane == row.lane);
+        if own
+            .map(|row| lane.apply(row))
+            .any(|applied| applied.is_err())
+        {
             return Fate::Unknown;
         }
         let id = rand::Rng::random(&mut self.chance);

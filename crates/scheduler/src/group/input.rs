@@ -3,8 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use domain::lane::{Class, Lane, TimedEntry};
-use domain::{AttemptResult, ExecutionId, ExecutionState, LaneId, Reason};
+use domain::{AttemptResult, ExecutionId, ExecutionState, Hour, HourRange, LaneId, Reason};
 use rustc_hash::FxHashMap;
+use store::Table;
 use tokio::sync::{mpsc, oneshot};
 
 use super::listing::{OpenFound, OpenList, Sought};
@@ -28,8 +29,12 @@ pub(crate) enum Input {
     Drop(Vec<LaneId>, oneshot::Sender<()>),
     /// Heads that were read for a line: what was found of those that were asked for.
     Heads(LaneId, Class, Vec<(u64, Known)>),
-    /// A snapshot of a lane was written, or wasn't; how long that took.
-    Snapshot(LaneId, Duration),
+    /// A snapshot of a lane was written, of which row, or wasn't; and how long that took.
+    Snapshot(LaneId, Option<u64>, Duration),
+    /// What is open in a window of a lane was carried over, or wasn't.
+    Carried(LaneId, HourRange, bool),
+    /// It was said of lanes that they need some windows no more.
+    LetGo(Vec<(LaneId, Table, Hour)>),
     /// What memory knows of an execution; `None` if the lane isn't here.
     Ask(ExecutionId, oneshot::Sender<Option<InMemory>>),
     /// The same, and every change from there on.

@@ -56,7 +56,13 @@ impl Group {
         match input {
             Input::Submit(submit) => pending.submit(submit),
             Input::Cancel(cancel) => pending.cancel(cancel),
-            Input::Snapshot(lane, took) => self.note_snapshot(lane, took),
+            Input::Snapshot(lane, n, took) => self.note_snapshot(lane, n, took),
+            Input::Carried(lane, window, done) => {
+                if let Some(side) = self.sides.get_mut(&lane) {
+                    side.turning.note_carried(window, done);
+                }
+            }
+            Input::LetGo(facts) => self.note_let_go(&facts),
             Input::Reports(session, reports) => self.take_reports(session, reports, pending),
             Input::Holding(holding) => self.take_holding(holding, pending),
             Input::Adopt(adopted) => self.adopt(*adopted, pending),

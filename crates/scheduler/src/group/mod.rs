@@ -15,6 +15,7 @@ mod reads;
 mod side;
 mod snapshots;
 mod tasks;
+mod turnover;
 
 pub(crate) use actor::{Group, GroupHandle};
 pub(crate) use input::{

@@ -102,6 +102,9 @@ impl Group {
         windows: &WindowMap,
         at: Micros,
     ) -> Result<Vec<InboxRead>, Error> {
+        self.sides
+            .values_mut()
+            .for_each(|side| side.turning.inbox_reading = None);
         let paging = |lane: &Lane| lane.inbox_read().page.is_some();
         if self.inbox_looked.elapsed() < INBOX_LOOK && !self.lanes.values().any(paging) {
             return Ok(Vec::new());
@@ -109,9 +112,22 @@ impl Group {
         let lanes = self.lanes.values();
         let lanes: Vec<(LaneId, InboxMark)> =
             lanes.map(|l| (l.id(), l.inbox_read().clone())).collect();
+        let begin = Instant::now();
         let reading = self.writer.read_inbox(windows, &lanes, (at, INBOX_PAGE));
         let reads = within(COMMIT_LIMIT, reading).await?;
         self.inbox_looked = Instant::now();
+        for (lane, mark) in &lanes {
+            // What an earlier snapshot saw, read page by page, is not all there is.
+            let more = reads
+                .iter()
+                .any(|read| read.lane == *lane && read.mark.page.is_some());
+            if mark.page.is_none()
+                && !more
+                && let Some(side) = self.sides.get_mut(lane)
+            {
+                side.turning.inbox_reading = Some(begin);
+            }
+        }
         Ok(reads)
     }
 }

@@ -3,6 +3,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::snapshots::SnapshotPace;
+use super::turnover::Turning;
 use crate::session::Slot;
 use crate::shared::Known;
 
@@ -19,6 +20,8 @@ pub(super) struct Side {
     pub(super) loading: FxHashSet<Class>,
     /// When the lane's next snapshot is due.
     pub(super) snapshots: SnapshotPace,
+    /// How far it has come with windows on their way out.
+    pub(super) turning: Turning,
 }
 
 /// A running execution and the slot that it takes.
@@ -85,6 +88,7 @@ impl Side {
             held: held.collect(),
             loading: FxHashSet::default(),
             snapshots: SnapshotPace::new(),
+            turning: Turning::default(),
         }
     }
 }

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::LaneId;
 use domain::lane::Delta;
+use domain::{LaneId, Micros};
 use tokio::time::Instant;
 
 use super::actor::Group;
@@ -21,6 +21,10 @@ pub(super) struct SnapshotPace {
     took: Duration,
     bytes: usize,
     under_way: bool,
+    /// The row of which the last one was written from here.
+    written: Option<u64>,
+    /// Somebody waits for the next.
+    wanted: bool,
 }
 
 impl SnapshotPace {
@@ -30,7 +34,20 @@ impl SnapshotPace {
             took: Duration::ZERO,
             bytes: 0,
             under_way: false,
+            written: None,
+            wanted: false,
         }
+    }
+
+    /// The next one is written as soon as may be, though little has changed.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether recovery needs no row from before a time.
+    pub(super) fn is_beyond(&self, time: Micros) -> bool {
+        let row = self.written.and_then(|n| i64::try_from(n).ok());
+        row.is_some_and(|n| n >= time.0)
     }
 
     /// A row was applied.
@@ -40,8 +57,8 @@ impl SnapshotPace {
 
     fn is_due(&self) -> bool {
         let since = self.last.elapsed();
-        let old = since >= EVERY || self.bytes >= BYTES;
-        self.bytes > 0 && !self.under_way && old && since >= self.took * SHARE
+        let old = self.bytes > 0 && (since >= EVERY || self.bytes >= BYTES);
+        !self.under_way && (old || self.wanted) && since >= self.took * SHARE
     }
 }
 
@@ -61,22 +78,28 @@ impl Group {
         };
         side.snapshots.under_way = true;
         side.snapshots.bytes = 0;
+        side.snapshots.wanted = false;
         let begin = Instant::now();
         let (lane, n, body) = (*lane, memory.link().n, memory.to_snapshot());
         let (shared, own) = (Arc::clone(&self.shared), self.own.clone());
         tokio::spawn(async move {
-            if let Err(error) = shared.database.write_snapshot(lane, n, &body).await {
+            let written = shared.database.write_snapshot(lane, n, &body).await;
+            if let Err(error) = &written {
                 tracing::warn!(partition = lane.0, %error, "a snapshot can't be written");
             }
-            let _ = own.send(Input::Snapshot(lane, begin.elapsed())).await;
+            let written = written.is_ok().then_some(n);
+            let _ = own
+                .send(Input::Snapshot(lane, written, begin.elapsed()))
+                .await;
         });
     }
 
     /// A snapshot is written, or wasn't: the next one is due later either way.
-    pub(super) fn note_snapshot(&mut self, lane: LaneId, took: Duration) {
+    pub(super) fn note_snapshot(&mut self, lane: LaneId, row: Option<u64>, took: Duration) {
         if let Some(side) = self.sides.get_mut(&lane) {
             let pace = &mut side.snapshots;
             (pace.last, pace.took, pace.under_way) = (Instant::now(), took, false);
+            pace.written = row.or(pace.written);
         }
     }
 }

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::lane::{DatabaseIdentity, DueMark, Lane, Row, TimedEntry};
-use domain::{ExecutionId, Hour, HourRange, LaneId, Micros};
-use store::{Head, InboxEntry, Outcome, Table, WindowMap, WindowState};
+use domain::{ExecutionId, Hour, LaneId, Micros};
+use store::{Head, InboxEntry, Outcome};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::History;
+use super::windows::Windows;
 
-/// When the world begins, by the database's clock.
+/// The world begins at this hour by the database's clock, or a moment before.
 const BEGIN: Micros = Micros(1_800_000_000_000_000);
-/// How far its windows reach: the world is shorter.
-const WINDOWS: i32 = 400;
 
 /// A lease of a lane.
 #[derive(Clone, Debug)]
@@ -31,7 +31,16 @@ pub(super) struct Lease {
 pub(super) struct Posted {
     pub(super) xid: u64,
     pub(super) ord: i64,
+    pub(super) at: Micros,
     pub(super) entry: InboxEntry,
+}
+
+/// What went with its windows, for those who look back.
+#[derive(Clone, Default)]
+pub(super) struct Gone {
+    pub(super) chain: BTreeMap<(LaneId, u64), Row>,
+    pub(super) executions: BTreeMap<(LaneId, u64), (Hour, Arc<Head>)>,
+    pub(super) outcomes: BTreeMap<(LaneId, u64, u64), Outcome>,
 }
 
 /// Everything that is committed.
@@ -50,6 +59,8 @@ pub(super) struct Tables {
     pub(super) leader: Lease,
     pub(super) schedulers: BTreeMap<String, (String, Micros)>,
     pub(super) identity: DatabaseIdentity,
+    pub(super) windows: Windows,
+    pub(super) gone: Gone,
 }
 
 /// What a transaction that isn't over holds.
@@ -72,22 +83,18 @@ pub(super) struct State {
 /// The database.
 #[derive(Clone)]
 pub(super) struct Model {
-    begin: Instant,
+    begin: (Instant, Micros),
     state: Arc<Mutex<State>>,
     /// Rung when a transaction ends.
     pub(super) ended: Arc<Notify>,
-    pub(super) windows: Arc<WindowMap>,
     pub(super) history: History,
 }
 
 impl Model {
-    pub(super) fn new(history: History) -> Self {
-        let hour = BEGIN.hour().0 - 1;
-        let range = HourRange {
-            from: Hour(hour),
-            to: Hour(hour + WINDOWS),
-        };
-        let windows = Table::ALL.map(|table| (table, range, WindowState::Open));
+    /// A database that begins `before` an hour is full.
+    pub(super) fn new(history: History, before: Duration) -> Self {
+        let before = i64::try_from(before.as_micros()).expect("a short while");
+        let begin = Micros(BEGIN.0 - before);
         let nobody = Lease {
             epoch: 0,
             incarnation: Uuid::nil(),
@@ -110,6 +117,8 @@ impl Model {
                 system: 42,
                 timeline: 1,
             },
+            windows: Windows::from(begin),
+            gone: Gone::default(),
         };
         let state = State {
             tables,
@@ -120,17 +129,17 @@ impl Model {
             next_foreign: ExecutionId::FIRST_FOREIGN_SEQ,
         };
         Self {
-            begin: Instant::now(),
+            begin: (Instant::now(), begin),
             state: Arc::new(Mutex::new(state)),
             ended: Arc::default(),
-            windows: Arc::new(windows.into_iter().collect()),
             history,
         }
     }
 
     /// The database's clock.
     pub(super) fn now(&self) -> Micros {
-        BEGIN.plus(self.begin.elapsed())
+        let (begin, at) = self.begin;
+        at.plus(begin.elapsed())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

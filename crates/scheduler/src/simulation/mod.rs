@@ -14,6 +14,7 @@ mod replica;
 mod storage;
 mod transaction;
 mod truth;
+mod windows;
 mod work;
 mod world;
 

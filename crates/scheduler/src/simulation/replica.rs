@@ -7,7 +7,7 @@ use domain::IdKey;
 use proto::v1::ClusterView;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use store::{Claimant, TermHolder, WindowMap};
+use store::{Claimant, Retention, TermHolder, WindowMap};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::catalog::Catalog;
 use crate::clock::{DatabaseClock, Deadline};
 use crate::dispatch::Bell;
 use crate::group::Group;
-use crate::leader::Leader;
+use crate::leader::{Leader, WindowTerms};
 use crate::metrics::Metrics;
 use crate::ownership::LaneKeeper;
 use crate::rpc::Internal;
@@ -74,7 +74,13 @@ impl Replica {
             label: name.to_owned(),
             lease: LANE_LEASE,
         };
-        let leader = Leader::new(Arc::clone(&shared), holder, LANES, 24);
+        let (history, slack) = (0, 0);
+        let retention = Retention { history, slack };
+        let terms = WindowTerms {
+            width: 1,
+            retention,
+        };
+        let leader = Leader::new(Arc::clone(&shared), holder, LANES, terms);
         tasks.push(tokio::spawn(leader.run(shutdown.clone())));
         let own = (Arc::clone(&shared), groups.clone());
         let keeper = LaneKeeper::new(own.0, own.1, claimant, LANES, drops);

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use domain::lane::{DatabaseIdentity, DueMark, InboxMark, Lane, Row, TimedEntry};
 use domain::{Hour, LaneId, Micros, RetryPolicy};
 use store::{
-    ApiKey, Batch, Claimant, Error, Head, InboxRead, KeepLeases, KeptEntry, KnowNames, KnownKey,
-    LaneLease, LaneOwner, Lead, Membership, PostWork, Posted, Queue, ReadExecutions, Renewal,
-    Settled, Storage, StoredExecution, Term, TermHolder, WindowMap, WriteLanes, WriteSnapshots,
+    ApiKey, Batch, Claimant, Error, Head, InboxRead, KeepHouse, KeepLeases, KeptEntry, KnowNames,
+    KnownKey, LaneLease, LaneOwner, Lead, Membership, PostWork, Posted, Queue, ReadExecutions,
+    Renewal, Retention, Settled, Storage, StoredExecution, Table, Term, TermHolder, WindowMap,
+    WriteLanes, WriteSnapshots,
 };
 use tokio::sync::oneshot;
 
@@ -35,7 +36,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A statement that reads.
-    async fn read<T>(&self, read: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+    pub(super) async fn read<T>(&self, read: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
         self.link.cross().await?;
         let answer = read(&mut self.model.state());
         self.link.cross().await?;
@@ -43,7 +44,10 @@ impl Connection {
     }
 
     /// A statement that changes something and commits at once.
-    async fn change<T>(&self, change: impl FnOnce(&mut State, Micros) -> T) -> Result<T, Error> {
+    pub(super) async fn change<T>(
+        &self,
+        change: impl FnOnce(&mut State, Micros) -> T,
+    ) -> Result<T, Error> {
         let luck = self.link.luck();
         self.link.cross().await?;
         if luck == Luck::Lost {
@@ -430,7 +434,21 @@ async fn claim_post(
             };
             let ord = state.next_ord;
             state.next_ord += 1;
-            state.tables.inbox.push(Entry { xid, ord, entry });
+            let windows = &mut state.tables.windows;
+            assert!(
+                windows.has(Table::Inbox, at.hour()),
+                "posted into a window that is gone"
+            );
+            assert!(
+                windows.has(Table::Execution, home),
+                "posted into a window that is gone"
+            );
+            state.tables.inbox.push(Entry {
+                xid,
+                ord,
+                at,
+                entry,
+            });
             state
                 .tables
                 .executions
@@ -604,6 +622,23 @@ impl Lead for Candidate {
     async fn make_windows(&mut self, _: &Term, _: i32, _: i32) -> Result<usize, Error> {
         Ok(0)
     }
+
+    async fn turn_windows(&mut self, term: &Term, ripe: &[(Table, Hour)]) -> Result<u64, Error> {
+        let epoch = term.epoch();
+        let turn = |state: &mut State, now: Micros| {
+            if state.tables.leader.epoch != epoch || state.tables.leader.expires <= now {
+                return Err(Error::TermOver { epoch });
+            }
+            let xid = state.next_xid;
+            state.next_xid += 1;
+            Ok(state.turn_windows(ripe, (xid, now)))
+        };
+        self.connection.change(turn).await?
+    }
+
+    async fn clear_kept(&mut self, _: &Term, _: Retention) -> Result<u64, Error> {
+        Ok(0)
+    }
 }
 
 #[async_trait]
@@ -739,8 +774,12 @@ impl Storage for Connection {
         Box::new(Candidate { connection, holder })
     }
 
+    fn housekeeper(&self) -> Box<dyn KeepHouse> {
+        Box::new(self.clone())
+    }
+
     async fn windows(&self) -> Result<WindowMap, Error> {
-        Ok(WindowMap::clone(&self.model.windows))
+        self.read(|state| state.tables.windows.map()).await
     }
 
     async fn ping(&self) -> Result<Duration, Error> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::lane::Row;
 use domain::{ExecutionId, LaneId, Micros};
-use store::{Batch, Error, Head, NewKey};
+use store::{Batch, Error, Head, NewKey, Place, Table};
 use tokio::time::Instant;
 
 use super::database::{Lock, Model, State};
@@ -103,6 +103,22 @@ impl<'a> Transaction<'a> {
             tables.add_row(row);
         }
         let accepted = batch.rows.first().map(|row| row.at).unwrap_or_default();
+        let windows = &mut tables.windows;
+        for new in &batch.executions {
+            let there = windows.has(Table::Execution, new.home);
+            match new.place {
+                Place::Window => assert!(there, "execution {} has no window", new.seq),
+                Place::Kept => drop(windows.kept_executions.insert((new.lane, new.seq))),
+            }
+        }
+        for outcome in &batch.outcomes {
+            let place = (outcome.lane, outcome.seq, outcome.fence);
+            let there = windows.has(Table::Outcome, outcome.home);
+            match outcome.place {
+                Place::Window => assert!(there, "outcome {place:?} has no window"),
+                Place::Kept => drop(windows.kept_outcomes.insert(place)),
+            }
+        }
         for new in &batch.executions {
             let row = (new.home, stored_head(&new.head, accepted));
             let before = tables.executions.insert((new.lane, new.seq), row);

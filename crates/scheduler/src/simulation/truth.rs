@@ -118,7 +118,7 @@ impl Truth {
         }
         for id in notes.accepted.keys() {
             let place = (id.lane(), id.seq());
-            if !tables.executions.contains_key(&place) {
+            if tables.execution(place).is_none() {
                 return Err(format!("{id} was acknowledged and isn't there"));
             }
         }
@@ -138,14 +138,19 @@ impl Truth {
 
 /// Every outcome is that of a claim, nothing ends twice, and what is over is in no lane.
 fn check_rows(tables: &Tables) -> Result<(), String> {
-    for place in tables.executions.keys() {
+    for place in tables
+        .executions
+        .keys()
+        .chain(tables.gone.executions.keys())
+    {
         let ends = finals(tables, *place).len();
         if ends > 1 {
             return Err(format!("{place:?} has {ends} final outcomes"));
         }
     }
-    for ((lane, seq, fence), outcome) in &tables.outcomes {
-        let row = tables.chain.get(&(*lane, *fence));
+    for ((lane, seq, fence), outcome) in tables.outcomes.iter().chain(&tables.gone.outcomes) {
+        let place = (*lane, *fence);
+        let row = tables.chain.get(&place).or(tables.gone.chain.get(&place));
         let claims = row.is_some_and(|row| {
             let claimed = &row.delta.claimed;
             claimed
@@ -174,6 +179,7 @@ fn check_rows(tables: &Tables) -> Result<(), String> {
         let executions = tables
             .executions
             .keys()
+            .chain(tables.gone.executions.keys())
             .filter(|(id, _)| *id == lane.id())
             .count();
         if lane.totals().submitted != executions as u64 {
@@ -187,10 +193,22 @@ fn check_rows(tables: &Tables) -> Result<(), String> {
     Ok(())
 }
 
+impl Tables {
+    /// The row of an execution, wherever it is.
+    fn execution(&self, place: (LaneId, u64)) -> Option<&(domain::Hour, Arc<store::Head>)> {
+        let there = self.executions.get(&place);
+        there.or_else(|| self.gone.executions.get(&place))
+    }
+}
+
 /// One key, one execution.
 fn check_keys(tables: &Tables) -> Result<(), String> {
     let mut by_key: BTreeMap<&str, u32> = BTreeMap::new();
-    for (_, head) in tables.executions.values() {
+    for (_, head) in tables
+        .executions
+        .values()
+        .chain(tables.gone.executions.values())
+    {
         if let Some(key) = head.labels.get("key") {
             *by_key.entry(key).or_default() += 1;
         }
@@ -203,10 +221,17 @@ fn check_keys(tables: &Tables) -> Result<(), String> {
 
 fn finals(tables: &Tables, (lane, seq): (LaneId, u64)) -> Vec<&Outcome> {
     let range = (lane, seq, 0)..=(lane, seq, u64::MAX);
-    let outcomes = tables.outcomes.range(range).map(|(_, outcome)| outcome);
+    let gone = tables.gone.outcomes.range(range.clone());
+    let outcomes = tables.outcomes.range(range).chain(gone);
+    let outcomes = outcomes.map(|(_, outcome)| outcome);
     outcomes
         .filter(|outcome| outcome.state.is_final())
         .collect()
+}
+
+/// Whether an execution has a final outcome.
+pub(super) fn is_over(tables: &Tables, place: (LaneId, u64)) -> bool {
+    !finals(tables, place).is_empty()
 }
 
 /// What goes in is what came out, what left and what is there.

@@ -17,6 +17,10 @@ use super::work::{Fault, Worker};
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(12);
+/// How long they do where windows turn over meanwhile.
+const LONG_TROUBLE: Duration = Duration::from_secs(26);
+/// How long before an hour is full such a world begins.
+const BEFORE_THE_HOUR: Duration = Duration::from_secs(4);
 /// How long all may take to be done once nothing goes wrong any more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -52,8 +56,12 @@ pub(super) fn play(seed: u64, loud: bool) -> Result<(), String> {
 async fn live(seed: u64, loud: bool) -> Result<(), String> {
     let mut chance = StdRng::seed_from_u64(seed);
     let history = History::new(loud);
+    let (before, over) = match chance.random_range(0..3) {
+        0 => (BEFORE_THE_HOUR, LONG_TROUBLE),
+        _ => (Duration::ZERO, TROUBLE),
+    };
     let world = World {
-        model: Model::new(history.clone()),
+        model: Model::new(history.clone(), before),
         truth: Truth::default(),
         replicas: Arc::default(),
         history,
@@ -71,9 +79,9 @@ async fn live(seed: u64, loud: bool) -> Result<(), String> {
         StdRng::seed_from_u64(chance.random()),
         StdRng::seed_from_u64(chance.random()),
     );
-    tokio::spawn(hand_in(world.clone(), one, count, TROUBLE));
-    tokio::spawn(cancel_some(world.clone(), other, 8, TROUBLE));
-    let end = Instant::now() + TROUBLE;
+    tokio::spawn(hand_in(world.clone(), one, count, over));
+    tokio::spawn(cancel_some(world.clone(), other, 8, over));
+    let end = Instant::now() + over;
     while Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(chance.random_range(200..3_000))).await;
         world.befall(&mut chance, &mut workers, trouble);
@@ -172,8 +180,10 @@ impl World {
                 .sum();
             let submitted = state.tables.replayed.values();
             let submitted: u64 = submitted.map(|lane| lane.totals().submitted).sum();
-            let posted = (state.tables.executions.len() as u64).abs_diff(submitted);
-            if unfinished.is_empty() && open == 0 && posted == 0 {
+            let executions = state.tables.executions.len() + state.tables.gone.executions.len();
+            let posted = (executions as u64).abs_diff(submitted);
+            let turned = state.tables.windows.are_turned(self.model.now());
+            if unfinished.is_empty() && open == 0 && posted == 0 && turned {
                 return self.truth.check(&state.tables);
             }
             if Instant::now() > until {
@@ -184,7 +194,8 @@ impl World {
                 }
                 self.truth.check(&state.tables)?;
                 return Err(format!(
-                    "not done in time: {unfinished:?}; {open} are in lanes, {posted} in inboxes"
+                    "not done in time: {unfinished:?}; {open} are in lanes, {posted} in inboxes; \
+                     windows turned: {turned}"
                 ));
             }
         }

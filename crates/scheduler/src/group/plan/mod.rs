@@ -20,6 +20,7 @@ use store::{Batch, KeptEntry, Place};
 use super::input::{CancelVerdict, Verdicts};
 use super::keys::{Named, RecentKeys};
 use super::side::Side;
+use super::turnover::Farewell;
 use crate::session::Session;
 use crate::shared::Known;
 
@@ -126,6 +127,26 @@ impl<'a> Planner<'a> {
                 draft.keep_until(until);
             }
             self.batch.kept.extend(entries);
+        }
+    }
+
+    /// Says of windows on their way out what is to be said; what another row has said since stays so.
+    pub(super) fn say_farewell(&mut self) {
+        let farewells = self.sides.iter_mut();
+        let farewells =
+            farewells.filter_map(|(lane, side)| Some((*lane, side.turning.farewell.take()?)));
+        let mut farewells: Vec<(LaneId, Farewell)> = farewells.collect();
+        farewells.sort_unstable_by_key(|(lane, _)| *lane);
+        for (lane, farewell) in farewells {
+            let Some(draft) = self.draft(lane) else {
+                continue;
+            };
+            let memory = draft.lane();
+            match farewell {
+                Farewell::Close(window) if !memory.is_turned_from(window) => draft.close(window),
+                Farewell::LetGo(window) if memory.closing().covers(window) => draft.let_go(window),
+                Farewell::Close(_) | Farewell::LetGo(_) => {}
+            }
         }
     }
 

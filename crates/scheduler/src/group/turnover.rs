@@ -1,0 +1,274 @@
+//! What a group does so that windows can go: once nobody else writes to one any more, each lane turns away
+//! from it, copies what it still needs of it to where it outlives the window, and says that it lets go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::lane::Lane;
+use domain::{Hour, HourRange, LaneId};
+use rustc_hash::FxHashSet;
+use store::{Batch, Error, Table, WindowMap};
+use tokio::time::Instant;
+
+use super::actor::Group;
+use super::doubt::Fate;
+use super::input::Input;
+use super::side::Side;
+use crate::shared::Shared;
+
+/// Executions that are copied at a time.
+const PAGE: usize = 1_000;
+/// With more than this to be carried over, a window stays.
+const MOST: usize = 1_000_000;
+/// How long is waited after a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What the next row of a lane says of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Farewell {
+    /// What is written of its homes is kept apart from here on.
+    Close(HourRange),
+    /// Nothing in it is needed any more.
+    LetGo(HourRange),
+}
+
+/// How far a lane has come with windows on their way out.
+#[derive(Default)]
+pub(super) struct Turning {
+    /// What it has said that it needs no more.
+    told: FxHashSet<(Table, Hour)>,
+    /// When the read of its inbox began whose finds, all there were, are part of the batch that is planned.
+    pub(super) inbox_reading: Option<Instant>,
+    /// When the last such read began whose batch was committed.
+    inbox_through: Option<Instant>,
+    /// A carry-over is under way, or is not to be tried before then.
+    carrying: Option<Instant>,
+    /// What was carried over.
+    carried: Option<HourRange>,
+    /// What its next row is to say.
+    pub(super) farewell: Option<Farewell>,
+}
+
+/// What a lane needs before it can let go of a window.
+enum Need {
+    /// Nothing.
+    Nothing,
+    /// Something that comes by itself.
+    Time,
+    /// That its row says so.
+    Word(Farewell),
+    /// That what is open in it is carried over.
+    Copies,
+    /// That its chain goes on in another window.
+    Move,
+    /// A snapshot.
+    Snapshot,
+}
+
+impl Turning {
+    /// A batch was committed.
+    pub(super) fn note_committed(&mut self) {
+        self.inbox_through = self.inbox_reading.take().or(self.inbox_through);
+    }
+
+    /// A carry-over has ended.
+    pub(super) fn note_carried(&mut self, window: HourRange, done: bool) {
+        self.carried = done.then_some(window).or(self.carried);
+        self.carrying = (!done).then(|| Instant::now() + PAUSE);
+    }
+
+    fn may_carry(&self) -> bool {
+        self.carrying.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn need(&self, lane: &Lane, side: &Side, what: (Table, HourRange), since: Instant) -> Need {
+        let (table, window) = what;
+        let end = window.to.start();
+        let read_through = self.inbox_through.is_some_and(|begin| begin > since);
+        let ready = match table {
+            Table::Execution if lane.let_go().covers(window) => true,
+            Table::Execution if lane.closing().covers(window) => {
+                return match self.carried == Some(window) {
+                    true => Need::Word(Farewell::LetGo(window)),
+                    false => Need::Copies,
+                };
+            }
+            Table::Execution if read_through => return Need::Word(Farewell::Close(window)),
+            Table::Outcome => lane.let_go().covers(window),
+            Table::Due => lane.due_read().due >= end,
+            Table::Inbox => read_through,
+            Table::Chain if i64::try_from(lane.link().n).is_ok_and(|n| n < end.0) => {
+                return Need::Move;
+            }
+            Table::Chain if side.snapshots.is_beyond(end) => true,
+            Table::Chain => return Need::Snapshot,
+            Table::Execution | Table::Idempotency => false,
+        };
+        if ready { Need::Nothing } else { Need::Time }
+    }
+}
+
+impl Group {
+    /// Looks at the windows that wait for the lanes, and does what each lane can do next.
+    pub(super) fn look_at_windows(&mut self) {
+        let windows = Arc::clone(&self.shared.windows.borrow());
+        let sealed: Vec<(Table, HourRange)> = windows.sealed().collect();
+        self.sealed.retain(|what, _| sealed.contains(what));
+        let mut facts = Vec::new();
+        for what in sealed {
+            let since = *self.sealed.entry(what).or_insert_with(Instant::now);
+            for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
+                if self.turn(&windows, lane, (what, since)) {
+                    facts.push((lane, what.0, what.1.from));
+                }
+            }
+        }
+        if !facts.is_empty() && !self.telling {
+            self.telling = true;
+            self.tell_let_go(facts);
+        }
+    }
+
+    /// Does what a lane can do next about a window; says whether it needs the window no more, and hasn't
+    /// told.
+    fn turn(
+        &mut self,
+        windows: &Arc<WindowMap>,
+        id: LaneId,
+        (what, since): ((Table, HourRange), Instant),
+    ) -> bool {
+        let (Some(lane), Some(side)) = (self.lanes.get(&id), self.sides.get_mut(&id)) else {
+            return false;
+        };
+        if side.turning.told.contains(&(what.0, what.1.from)) {
+            return false;
+        }
+        match side.turning.need(lane, side, what, since) {
+            Need::Nothing => return true,
+            Need::Time => {}
+            Need::Word(farewell) => side.turning.farewell = Some(farewell),
+            Need::Move => drop(self.moving.insert(id)),
+            Need::Snapshot => side.snapshots.want(),
+            Need::Copies if side.turning.may_carry() => {
+                side.turning.carrying = Some(Instant::now() + Duration::from_secs(3_600));
+                let carry = carry_over(
+                    (Arc::clone(&self.shared), Arc::clone(windows)),
+                    (id, what.1, lane.due_read()),
+                    lane.open_within(what.1),
+                );
+                let own = self.own.clone();
+                tokio::spawn(async move {
+                    let done = carry.await;
+                    let _ = own.send(Input::Carried(id, what.1, done)).await;
+                });
+            }
+            Need::Copies => {}
+        }
+        false
+    }
+
+    fn tell_let_go(&self, facts: Vec<(LaneId, Table, Hour)>) {
+        let (shared, own) = (Arc::clone(&self.shared), self.own.clone());
+        tokio::spawn(async move {
+            let told = shared.database.note_let_go(&facts).await;
+            let facts = match told {
+                Ok(()) => facts,
+                Err(error) => {
+                    tracing::warn!(%error, "can't say that windows are let go of; trying again");
+                    Vec::new()
+                }
+            };
+            let _ = own.send(Input::LetGo(facts)).await;
+        });
+    }
+
+    /// Lanes have said that they need some windows no more.
+    pub(super) fn note_let_go(&mut self, facts: &[(LaneId, Table, Hour)]) {
+        self.telling = false;
+        for (lane, table, from) in facts {
+            if let Some(side) = self.sides.get_mut(lane) {
+                side.turning.told.insert((*table, *from));
+            }
+        }
+    }
+
+    /// Takes the chains on whose last rows lie in a window that is to go. Says whether it may go on planning.
+    pub(super) async fn move_chains_on(&mut self, windows: &WindowMap, at: domain::Micros) -> bool {
+        let moving = std::mem::take(&mut self.moving);
+        let id = rand::Rng::random(&mut self.chance);
+        let lanes = moving.iter().filter_map(|lane| self.lanes.get(lane));
+        let batch = Batch {
+            rows: lanes.flat_map(|lane| lane.move_on(at, id)).collect(),
+            ..Batch::default()
+        };
+        if batch.rows.is_empty() {
+            return true;
+        }
+        match self.commit(windows, &batch).await {
+            Fate::Committed => {
+                self.apply_rows(&batch);
+                true
+            }
+            Fate::Never | Fate::KeyTaken | Fate::Blocked => true,
+            Fate::Deposed | Fate::Unknown => {
+                self.drop_lanes(moving.into_iter().collect());
+                false
+            }
+        }
+    }
+}
+
+/// Copies what a lane still needs of a window; says whether all of it is copied.
+async fn carry_over(
+    (shared, windows): (Arc<Shared>, Arc<WindowMap>),
+    (lane, window, due_read): (LaneId, HourRange, domain::lane::DueMark),
+    open: Vec<u64>,
+) -> bool {
+    let copied = async {
+        let database = &shared.database;
+        let mut open = open;
+        let far = (window, due_read);
+        open.extend(database.waiting_far(&windows, lane, far, MOST).await?);
+        open.extend(
+            database
+                .lasting_failures(&windows, lane, window, MOST)
+                .await?,
+        );
+        if open.len() > MOST {
+            return Ok(None);
+        }
+        for page in open.chunks(PAGE) {
+            database.carry_over(&windows, lane, (window, page)).await?;
+        }
+        Ok::<_, Error>(Some(open.len()))
+    };
+    let HourRange { from, to } = window;
+    match copied.await {
+        Ok(Some(count)) => {
+            tracing::info!(
+                event = "window_carried_over",
+                partition = lane.0,
+                count,
+                from_hour = from.0,
+                to_hour = to.0,
+                "what is open in a window was carried over"
+            );
+            true
+        }
+        Ok(None) => {
+            shared.metrics.windows_held_back.inc();
+            tracing::warn!(
+                event = "window_held_back",
+                partition = lane.0,
+                from_hour = from.0,
+                to_hour = to.0,
+                "too much is open in a window for it to go"
+            );
+            false
+        }
+        Err(error) => {
+            tracing::warn!(partition = lane.0, %error, "a window can't be carried over yet");
+            false
+        }
+    }
+}

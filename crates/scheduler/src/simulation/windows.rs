@@ -1,0 +1,258 @@
+//! Windows of the model: they go as PostgreSQL's leaves do, with everything in them that wasn't kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::lane::DueMark;
+use domain::{Hour, HourRange, LaneId, Micros};
+use store::{CarryOver, Error, KeepHouse, Table, WindowMap, WindowState};
+
+use super::database::{State, Tables};
+use super::storage::Connection;
+
+/// How many hours the windows reach ahead: the world is shorter.
+const AHEAD: i32 = 6;
+/// How long after a window's time it is sealed at the earliest. In life that is an hour: no statement takes
+/// so long from its plan to its end. In the world no scheduler is stopped for longer than this.
+const SLACK: Duration = Duration::from_secs(13);
+
+/// A window, and who marked it.
+#[derive(Clone, Debug)]
+struct Window {
+    to: Hour,
+    state: WindowState,
+    marked: u64,
+}
+
+/// The windows that there are, what was let go of, and which rows are kept apart.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Windows {
+    all: BTreeMap<(Table, Hour), Window>,
+    let_go: BTreeSet<(Table, Hour, LaneId)>,
+    pub(super) kept_executions: BTreeSet<(LaneId, u64)>,
+    pub(super) kept_outcomes: BTreeSet<(LaneId, u64, u64)>,
+}
+
+impl Windows {
+    /// An hour wide each, from the one before a time on.
+    pub(super) fn from(begin: Micros) -> Self {
+        let hour = begin.hour().0;
+        let hours = (hour - 1..hour + AHEAD).map(Hour);
+        let window = |hour: Hour| Window {
+            to: Hour(hour.0 + 1),
+            state: WindowState::Open,
+            marked: 0,
+        };
+        let all = Table::ALL.into_iter().flat_map(|table| {
+            let hours = hours.clone();
+            hours.map(move |hour| ((table, hour), window(hour)))
+        });
+        Self {
+            all: all.collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn map(&self) -> WindowMap {
+        let windows = self.all.iter();
+        let windows = windows.map(|((table, from), window)| {
+            let (from, to) = (*from, window.to);
+            (*table, HourRange { from, to }, window.state)
+        });
+        windows.collect()
+    }
+
+    /// Whether a row of an hour has a place.
+    pub(super) fn has(&self, table: Table, hour: Hour) -> bool {
+        self.all.contains_key(&(table, hour))
+    }
+
+    /// Whether all windows whose time was over at `now` are gone.
+    pub(super) fn are_turned(&self, now: Micros) -> bool {
+        let first = self
+            .all
+            .keys()
+            .filter(|(table, _)| *table != Table::Idempotency);
+        first.map(|(_, from)| *from).min() >= Some(now.hour())
+    }
+}
+
+impl State {
+    /// A step of the leader's.
+    pub(super) fn turn_windows(
+        &mut self,
+        ripe: &[(Table, Hour)],
+        (xid, now): (u64, Micros),
+    ) -> u64 {
+        let oldest = self.open.first().copied().unwrap_or(xid);
+        let lanes = self.tables.leases.len();
+        let windows = &mut self.tables.windows;
+        let mut changed = 0;
+        let mut gone = Vec::new();
+        for ((table, from), window) in &mut windows.all {
+            let told = windows
+                .let_go
+                .range((*table, *from, LaneId(0))..=(*table, *from, LaneId(u16::MAX)));
+            let told = told.count();
+            match window.state {
+                WindowState::Open if ripe.contains(&(*table, *from)) => {
+                    window.state = WindowState::Closing;
+                    window.marked = xid;
+                }
+                WindowState::Closing
+                    if window.marked < oldest && now >= window.to.start().plus(SLACK) =>
+                {
+                    window.state = WindowState::Sealed;
+                }
+                WindowState::Sealed if *table == Table::Idempotency || told == lanes => {
+                    gone.push((
+                        *table,
+                        HourRange {
+                            from: *from,
+                            to: window.to,
+                        },
+                    ));
+                }
+                _ => continue,
+            }
+            changed += 1;
+        }
+        for (table, range) in gone {
+            self.tables.remove_window(table, range);
+        }
+        changed
+    }
+}
+
+impl Tables {
+    /// What is in a window goes with it. Nothing may be open that isn't kept.
+    fn remove_window(&mut self, table: Table, range: HourRange) {
+        self.windows.all.remove(&(table, range.from));
+        match table {
+            Table::Chain => self.remove_rows(range),
+            Table::Execution => self.remove_executions(range),
+            Table::Outcome => {
+                let kept = self.windows.kept_outcomes.clone();
+                let gone = self.outcomes.extract_if(.., |place, outcome| {
+                    range.contains(outcome.home) && !kept.contains(place)
+                });
+                self.gone.outcomes.extend(gone);
+            }
+            Table::Due => self
+                .due
+                .retain(|(_, mark), _| !range.contains(mark.due.hour())),
+            Table::Inbox => self
+                .inbox
+                .retain(|posted| !range.contains(posted.at.hour())),
+            Table::Idempotency => {}
+        }
+    }
+
+    fn remove_rows(&mut self, range: HourRange) {
+        let of_window = |n: u64| i64::try_from(n).is_ok_and(|n| range.contains(Micros(n).hour()));
+        for (lane, memory) in &self.replayed {
+            assert!(
+                !of_window(memory.link().n),
+                "the last row of lane {lane} goes with its window"
+            );
+        }
+        let gone = self.chain.extract_if(.., |(_, n), _| of_window(*n));
+        self.gone.chain.extend(gone);
+        for lane in self.replayed.keys() {
+            assert!(
+                self.replay(*lane).is_some(),
+                "lane {lane} can't be read any more"
+            );
+        }
+    }
+
+    fn remove_executions(&mut self, range: HourRange) {
+        let kept = self.windows.kept_executions.clone();
+        let gone = self.executions.extract_if(.., |place, (home, _)| {
+            range.contains(*home) && !kept.contains(place)
+        });
+        let gone: Vec<_> = gone.collect();
+        for (place, row) in gone {
+            let over = super::truth::is_over(self, place);
+            assert!(over, "execution {place:?} goes with its window and is open");
+            self.gone.executions.insert(place, row);
+        }
+    }
+}
+
+#[async_trait]
+impl CarryOver for Connection {
+    async fn waiting_far(
+        &self,
+        _: &WindowMap,
+        lane: LaneId,
+        (window, after): (HourRange, DueMark),
+        _: usize,
+    ) -> Result<Vec<u64>, Error> {
+        let far = |state: &mut State| {
+            let due = state.tables.due.iter();
+            let far = due.filter(|((of, mark), entry)| {
+                *of == lane && *mark > after && window.contains(entry.home)
+            });
+            far.map(|((_, mark), _)| mark.seq).collect()
+        };
+        self.read(far).await
+    }
+
+    async fn lasting_failures(
+        &self,
+        _: &WindowMap,
+        _: LaneId,
+        _: HourRange,
+        _: usize,
+    ) -> Result<Vec<u64>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn carry_over(
+        &self,
+        _: &WindowMap,
+        lane: LaneId,
+        (window, seqs): (HourRange, &[u64]),
+    ) -> Result<(), Error> {
+        self.model
+            .history
+            .note(|| format!("lane {lane}: carries {seqs:?} over"));
+        let carry = |state: &mut State, _| {
+            let tables = &mut state.tables;
+            for seq in seqs {
+                let home = tables.executions.get(&(lane, *seq)).map(|(home, _)| *home);
+                if home.is_some_and(|home| window.contains(home)) {
+                    tables.windows.kept_executions.insert((lane, *seq));
+                    let attempts = (lane, *seq, 0)..=(lane, *seq, u64::MAX);
+                    let attempts = tables.outcomes.range(attempts).map(|(place, _)| *place);
+                    tables.windows.kept_outcomes.extend(attempts);
+                }
+            }
+        };
+        self.change(carry).await
+    }
+
+    async fn note_let_go(&self, facts: &[(LaneId, Table, Hour)]) -> Result<(), Error> {
+        self.model.history.note(|| format!("let go: {facts:?}"));
+        let note = |state: &mut State, _| {
+            let facts = facts
+                .iter()
+                .map(|(lane, table, from)| (*table, *from, *lane));
+            state.tables.windows.let_go.extend(facts);
+        };
+        self.change(note).await
+    }
+}
+
+#[async_trait]
+impl KeepHouse for Connection {
+    async fn remove_windows(&mut self) -> Result<usize, Error> {
+        Ok(0)
+    }
+
+    async fn freeze_windows(&mut self, _: Micros) -> Result<usize, Error> {
+        Ok(0)
+    }
+}
