@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 /// How often it is looked what there is to do.
 const EVERY: Duration = Duration::from_secs(10);
+/// How long a window has been out of use before its leaf goes: longer than it takes every scheduler to read
+/// the windows anew and to end what it reads.
+const UNUSED: Duration = Duration::from_secs(15);
 /// How long nobody has written to a leaf before it is frozen.
 const QUIET: Duration = Duration::from_secs(2 * 3_600);
 
@@ -51,7 +54,7 @@ impl Household {
 }
 
 async fn round(keeper: &mut dyn KeepHouse, now: Micros) -> Result<(), Error> {
-    keeper.remove_windows().await?;
+    keeper.remove_windows(UNUSED).await?;
     let quiet = i64::try_from(QUIET.as_micros()).unwrap_or(i64::MAX);
     keeper.freeze_windows(Micros(now.0 - quiet)).await?;
     Ok(())

@@ -2,16 +2,16 @@
 //! that are out of use are detached and dropped, leaves whose time is over are frozen. Harmless when done
 //! twice.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use domain::Micros;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::database::{Dedicated, Purpose};
+use crate::leader::micros;
 use crate::{Database, Error};
 
-/// How long nobody has used a leaf that is out of use before it goes, in seconds: longer than it takes every
-/// scheduler to read the windows anew and to end what it reads.
-const UNUSED: i32 = 15;
 /// Leaves that are frozen at a time.
 const FROZEN: i64 = 8;
 
@@ -29,12 +29,12 @@ impl Housekeeper {
 /// What becomes of windows that are over.
 #[async_trait]
 pub trait KeepHouse: Send {
-    /// Removes the leaves of windows that are out of use. One that somebody still reads stays until the next
-    /// time; nobody waits for it. Gives how many went.
+    /// Removes the leaves of windows that have been out of use for so long. One that somebody still reads
+    /// stays until the next time; nobody waits for it. Gives how many went.
     ///
     /// # Errors
     /// The database can't be reached.
-    async fn remove_windows(&mut self) -> Result<usize, Error>;
+    async fn remove_windows(&mut self, unused: Duration) -> Result<usize, Error>;
 
     /// Freezes leaves whose time was over at `before`, so that no vacuum ever needs to look at them. Gives how
     /// many it froze.
@@ -46,13 +46,13 @@ pub trait KeepHouse: Send {
 
 #[async_trait]
 impl KeepHouse for Housekeeper {
-    async fn remove_windows(&mut self) -> Result<usize, Error> {
+    async fn remove_windows(&mut self, unused: Duration) -> Result<usize, Error> {
         const UNUSED_LEAVES: &str = r#"select table_name, leaf from "window"
-             where state = 4 and changed < clock_timestamp() - $1 * interval '1 second'
+             where state = 4 and changed < clock_timestamp() - $1 * interval '1 microsecond'
              order by to_hour"#;
         let mut connection = self.0.take().await?;
         let unused: Vec<(String, String)> = sqlx::query_as(UNUSED_LEAVES)
-            .bind(UNUSED)
+            .bind(micros(unused))
             .fetch_all(&mut connection)
             .await
             .map_err(Error::of("unused_windows"))?;

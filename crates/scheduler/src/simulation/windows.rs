@@ -248,7 +248,7 @@ impl CarryOver for Connection {
 
 #[async_trait]
 impl KeepHouse for Connection {
-    async fn remove_windows(&mut self) -> Result<usize, Error> {
+    async fn remove_windows(&mut self, _: Duration) -> Result<usize, Error> {
         Ok(0)
     }
 

@@ -6,5 +6,6 @@ mod inbox;
 mod keys;
 mod later;
 mod recovery;
+mod turnover;
 mod windows;
 mod world;

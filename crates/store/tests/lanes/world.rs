@@ -14,7 +14,8 @@ use store::{
     Outcome, Place, Term, TermHolder, WindowMap, Writer,
 };
 pub(crate) use store::{
-    KeepLeases, Lead, PostWork, ReadExecutions, Storage, WriteLanes, WriteSnapshots,
+    CarryOver, KeepHouse, KeepLeases, Lead, PostWork, ReadExecutions, Storage, WriteLanes,
+    WriteSnapshots,
 };
 use uuid::Uuid;
 
@@ -37,6 +38,7 @@ pub(crate) struct World {
     pub(crate) fresh: FreshDatabase,
     pub(crate) database: Database,
     pub(crate) election: Election,
+    pub(crate) election_incarnation: Uuid,
     pub(crate) term: Term,
     pub(crate) windows: WindowMap,
     pub(crate) leases: LeaseKeeper,
@@ -54,6 +56,7 @@ impl World {
             label: "test".into(),
             lease: Duration::from_secs(60),
         };
+        let election_incarnation = holder.incarnation;
         let mut election = Election::new(database.clone(), holder);
         let term = election
             .campaign()
@@ -69,6 +72,7 @@ impl World {
             fresh,
             database,
             election,
+            election_incarnation,
             term,
             windows,
             leases,

@@ -1,0 +1,378 @@
+//! How windows go. Their time is what the leader's term says it is.
+
+use std::time::{Duration, Instant};
+
+use domain::lane::Lane;
+use domain::{Hour, HourRange, LaneId, Micros};
+use sqlx::{Connection, PgConnection};
+use store::{
+    Batch, Housekeeper, NewExecution, Place, Retention, Table, Term, WindowMap, WindowState, Writer,
+};
+use uuid::Uuid;
+
+use crate::world::*;
+
+const RETENTION: Retention = Retention {
+    history: 24,
+    slack: 1,
+};
+const DAY: Duration = Duration::from_secs(86_400);
+/// Nobody uses what is out of use in these tests.
+const AT_ONCE: Duration = Duration::ZERO;
+
+/// The window of a table that holds the hour in which the world began.
+fn first_window(world: &World, table: Table) -> HourRange {
+    let from = world.now.hour().0.div_euclid(24) * 24;
+    assert!(world.windows.covers(Hour(from)) && table != Table::Idempotency);
+    HourRange {
+        from: Hour(from),
+        to: Hour(from + 24),
+    }
+}
+
+impl World {
+    /// The leader as it will be after some days.
+    fn term_after(&self, days: u32) -> Term {
+        let incarnation = self.election_incarnation;
+        Term::new(self.term.epoch(), incarnation, self.now.plus(DAY * days))
+    }
+
+    /// A step of the leader's after some days.
+    async fn turn(&mut self, days: u32) -> WindowMap {
+        let term = self.term_after(days);
+        let ripe: Vec<_> = self.windows.ripe(term.now(), RETENTION).collect();
+        self.election.turn_windows(&term, &ripe).await.unwrap();
+        self.windows = self.database.windows().await.unwrap();
+        self.windows.clone()
+    }
+
+    /// The leader steps until a window is sealed: what other tests have open on this server counts too.
+    async fn seal(&mut self, days: u32, what: (Table, HourRange)) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.turn(days).await.sealed().any(|sealed| sealed == what) {
+            assert!(Instant::now() < deadline, "{what:?} isn't sealed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Every lane says that it needs nothing of a window.
+    async fn let_all_go(&self, table: Table, from: Hour) {
+        let facts: Vec<_> = (0..LANES).map(|lane| (LaneId(lane), table, from)).collect();
+        self.database.note_let_go(&facts).await.unwrap();
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        let mut connection = PgConnection::connect(self.fresh.url()).await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("select count(*) from public.{sql}"));
+        let count = sqlx::query_scalar(sql).fetch_one(&mut connection);
+        count.await.unwrap()
+    }
+}
+
+/// The outcomes of a lane's two running executions: one ends well, one goes on.
+async fn two_that_ended(world: &mut World) -> (Lane, Writer, [u64; 2]) {
+    let (mut lane, mut writer, _) = world.owner().await;
+    let batch = submission(&lane, world.now, 2, 2);
+    writer.commit(&world.windows, &batch).await.unwrap();
+    apply(&mut lane, &batch);
+    let batch = end_two(&lane, world.now);
+    writer.commit(&world.windows, &batch).await.unwrap();
+    apply(&mut lane, &batch);
+    let ended = &batch.outcomes;
+    (lane, writer, [ended[0].seq, ended[1].seq])
+}
+
+#[tokio::test]
+async fn a_window_is_sealed_when_no_older_transaction_is_left() {
+    let mut world = World::new().await;
+    let window = first_window(&world, Table::Execution);
+    let mut foreign = PgConnection::connect(world.fresh.url()).await.unwrap();
+    let mut foreign = foreign.begin().await.unwrap();
+    let number = sqlx::query("select pg_current_xact_id()");
+    number.execute(&mut *foreign).await.unwrap();
+    let sealed = |windows: &WindowMap| {
+        windows
+            .sealed()
+            .any(|what| what == (Table::Execution, window))
+    };
+    let windows = world.turn(1).await;
+    assert!(
+        !windows.is_closing(Table::Execution, window.from),
+        "it is kept for a day"
+    );
+    assert!(
+        world
+            .turn(2)
+            .await
+            .is_closing(Table::Execution, window.from)
+    );
+    assert!(
+        !sealed(&world.turn(2).await),
+        "the other may still write to it"
+    );
+    foreign.rollback().await.unwrap();
+    world.seal(2, (Table::Execution, window)).await;
+}
+
+#[tokio::test]
+async fn what_is_open_outlives_its_window() {
+    let mut world = World::new().await;
+    let (lane, _, [over, open]) = two_that_ended(&mut world).await;
+    let window = first_window(&world, Table::Execution);
+    let far = (window, lane.due_read());
+    let database = world.database.clone();
+    let waiting = database
+        .waiting_far(&world.windows, lane.id(), far, 10)
+        .await
+        .unwrap();
+    assert_eq!(
+        (waiting.as_slice(), lane.open_within(window)),
+        (&[open][..], vec![])
+    );
+    let what = (window, waiting.as_slice());
+    for _ in 0..2 {
+        database
+            .carry_over(&world.windows, lane.id(), what)
+            .await
+            .unwrap();
+    }
+
+    for table in [Table::Execution, Table::Outcome] {
+        world.seal(3, (table, window)).await;
+        world.let_all_go(table, window.from).await;
+    }
+    let windows = world.turn(3).await;
+    assert!(
+        windows.leaf(Table::Execution, window.from).is_err(),
+        "it is out of use"
+    );
+    let mut house = Housekeeper::new(database.clone());
+    assert!(house.remove_windows(AT_ONCE).await.unwrap() >= 2);
+    assert_eq!(house.remove_windows(AT_ONCE).await.unwrap(), 0);
+    assert_eq!(
+        (world.count("execution").await, world.count("outcome").await),
+        (0, 0)
+    );
+
+    let home = world.now.hour();
+    let kept = database
+        .execution(&windows, lane.id(), home, open)
+        .await
+        .unwrap();
+    assert_eq!(kept.expect("it is open").attempts.len(), 1);
+    assert!(
+        database
+            .execution(&windows, lane.id(), home, over)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn one_lane_that_needs_a_window_keeps_it() {
+    let mut world = World::new().await;
+    let window = first_window(&world, Table::Due);
+    world.seal(2, (Table::Due, window)).await;
+    let all_but_one: Vec<_> = (1..LANES)
+        .map(|lane| (LaneId(lane), Table::Due, window.from))
+        .collect();
+    for _ in 0..2 {
+        world.database.note_let_go(&all_but_one).await.unwrap();
+        assert!(world.turn(2).await.leaf(Table::Due, window.from).is_ok());
+    }
+    world.let_all_go(Table::Due, window.from).await;
+    assert!(world.turn(2).await.leaf(Table::Due, window.from).is_err());
+}
+
+#[tokio::test]
+async fn a_chain_goes_on_in_another_window_by_two_rows_of_one_batch() {
+    let mut world = World::new().await;
+    let (mut lane, mut writer, lease) = world.owner().await;
+    let at = world.now.plus(DAY * 2);
+    let mut other = lane.clone();
+    let rows = lane.move_on(at, Uuid::new_v4().as_u128()).to_vec();
+    let batch = Batch {
+        rows,
+        ..Batch::default()
+    };
+    writer.commit(&world.windows, &batch).await.unwrap();
+    apply(&mut lane, &batch);
+    assert!(lane.link().n >= u64::try_from(at.0).unwrap());
+    let late = submission(&other, world.now, 1, 0);
+    let refused = writer.commit(&world.windows, &late).await;
+    assert!(
+        matches!(refused, Err(store::Error::Deposed { .. })),
+        "{refused:?}"
+    );
+    let rows = other
+        .move_on(at.plus(DAY), Uuid::new_v4().as_u128())
+        .to_vec();
+    let refused = writer
+        .commit(
+            &world.windows,
+            &Batch {
+                rows,
+                ..Batch::default()
+            },
+        )
+        .await;
+    assert!(
+        matches!(refused, Err(store::Error::Deposed { .. })),
+        "{refused:?}"
+    );
+
+    let body = lane.to_snapshot();
+    world
+        .database
+        .write_snapshot(lane.id(), lane.link().n, &body)
+        .await
+        .unwrap();
+    let window = first_window(&world, Table::Chain);
+    world.seal(2, (Table::Chain, window)).await;
+    world.let_all_go(Table::Chain, window.from).await;
+    world.turn(2).await;
+    let mut house = Housekeeper::new(world.database.clone());
+    house.remove_windows(AT_ONCE).await.unwrap();
+    let of_lane = format!("chain where lane = {}", lane.id().0);
+    assert_eq!(
+        world.count(&of_lane).await,
+        1,
+        "the rows before went with their window"
+    );
+    other = world.successor(&lease).await.0;
+    assert_eq!(other.totals(), lane.totals());
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_reader_that_holds_a_snapshot_while_windows_go() {
+    let mut world = World::new().await;
+    let (mut lane, mut writer, _) = world.owner().await;
+    let window = first_window(&world, Table::Execution);
+    let mut reader = PgConnection::connect(world.fresh.url()).await.unwrap();
+    let mut reader = reader.begin().await.unwrap();
+    for step in [
+        "set transaction isolation level repeatable read",
+        "select count(*) from public.execution",
+    ] {
+        sqlx::query(step).execute(&mut *reader).await.unwrap();
+    }
+    for table in [Table::Execution, Table::Outcome, Table::Due] {
+        world.seal(3, (table, window)).await;
+        world.let_all_go(table, window.from).await;
+    }
+    world.turn(3).await;
+
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let removals = tokio::spawn(remove_until(world.database.clone(), stopped));
+    let at = world.now.plus(DAY * 3);
+    let mut longest = Duration::ZERO;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(4) {
+        let one = Instant::now();
+        let batch = submission_at(&lane, at);
+        writer.commit(&world.windows, &batch).await.unwrap();
+        apply(&mut lane, &batch);
+        let reach = 5 * 24 + i32::try_from(begin.elapsed().as_secs()).unwrap() * 24;
+        world
+            .election
+            .make_windows(&world.term, 24, reach)
+            .await
+            .unwrap();
+        longest = longest.max(one.elapsed());
+    }
+    stop.send(()).unwrap();
+    let (rounds, mut house) = removals.await.unwrap();
+    assert!(rounds >= 2, "it was tried: {rounds}");
+    assert!(
+        longest < Duration::from_secs(2),
+        "somebody waited {longest:?}"
+    );
+    let of_reader = "select count(*) from public.execution_";
+    let leaf = sqlx::AssertSqlSafe(format!("{of_reader}{}", window.from));
+    let there: i64 = sqlx::query_scalar(leaf)
+        .fetch_one(&mut *reader)
+        .await
+        .unwrap();
+    assert_eq!(there, 0, "the leaf that is read is there");
+    reader.commit().await.unwrap();
+    assert!(house.remove_windows(AT_ONCE).await.unwrap() >= 1);
+    assert!(
+        world
+            .database
+            .windows()
+            .await
+            .unwrap()
+            .leaf(Table::Execution, window.from)
+            .is_err()
+    );
+}
+
+/// Tries to remove windows again and again; gives how often.
+async fn remove_until(
+    database: store::Database,
+    mut stopped: tokio::sync::oneshot::Receiver<()>,
+) -> (u32, Housekeeper) {
+    let (mut house, mut rounds) = (Housekeeper::new(database), 0);
+    while stopped.try_recv().is_err() {
+        house.remove_windows(AT_ONCE).await.unwrap();
+        rounds += 1;
+    }
+    (rounds, house)
+}
+
+fn submission_at(lane: &Lane, at: Micros) -> Batch {
+    let mut batch = submission(lane, at, 1, 0);
+    let executions = std::mem::take(&mut batch.executions);
+    let executions = executions.into_iter().map(|new| NewExecution {
+        place: Place::Window,
+        ..new
+    });
+    batch.executions = executions.collect();
+    batch
+}
+
+#[tokio::test]
+async fn failures_are_kept_as_long_as_their_queue_says() {
+    let mut world = World::new().await;
+    let (lane, _, [_, open]) = two_that_ended(&mut world).await;
+    world
+        .execute("insert into tenant (name) values ('t'); insert into queue (tenant, name, lanes, failures_hours)
+             values (1, 'q', '{0,1,2,3}', 72);")
+        .await;
+    world
+        .execute("update outcome set state = 8 where state = 5")
+        .await;
+    let window = first_window(&world, Table::Execution);
+    let database = world.database.clone();
+    let lasting = database
+        .lasting_failures(&world.windows, lane.id(), window, 10)
+        .await
+        .unwrap();
+    assert_eq!(lasting, [open]);
+    database
+        .carry_over(&world.windows, lane.id(), (window, &lasting))
+        .await
+        .unwrap();
+    for (days, left) in [(2, 1), (4, 0)] {
+        let term = world.term_after(days);
+        world.election.clear_kept(&term, RETENTION).await.unwrap();
+        let kept = (
+            world.count("kept_execution").await,
+            world.count("kept_outcome").await,
+        );
+        assert_eq!(kept, (left, left), "after {days} days");
+    }
+}
+
+#[tokio::test]
+async fn leaves_whose_time_is_over_are_frozen_once() {
+    let world = World::new().await;
+    let mut house = Housekeeper::new(world.database.clone());
+    assert_eq!(house.freeze_windows(world.now).await.unwrap(), 0);
+    let past = world.now.plus(DAY);
+    assert_eq!(house.freeze_windows(past).await.unwrap(), Table::ALL.len());
+    assert_eq!(house.freeze_windows(past).await.unwrap(), 0);
+    let state = world.database.windows().await.unwrap();
+    assert!(state.sealed().next().is_none(), "{:?}", WindowState::Open);
+}
