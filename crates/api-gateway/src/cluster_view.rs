@@ -181,6 +181,7 @@ mod tests {
         proto::v1::ClusterView {
             schedulers: schedulers.collect(),
             lane_owners: lane_owners.to_vec(),
+            lane_epochs: Vec::new(),
         }
     }
 

@@ -294,6 +294,12 @@ impl LaneKeeper {
         let with_owner = |owner: u32| {
             let mut view = ClusterView::clone(&view);
             view.lane_owners[place] = owner;
+            // The view may be from before the lane came.
+            if let (Some(epoch), Some(lease)) =
+                (view.lane_epochs.get_mut(place), self.held.get(&lane))
+            {
+                *epoch = u64::try_from(lease.epoch).unwrap_or(0);
+            }
             view
         };
         let without = with_owner(0);
@@ -325,6 +331,7 @@ impl LaneKeeper {
             Some(holder) => place(holder),
             None => 0,
         };
+        let epoch = |lane: &store::LaneOwner| u64::try_from(lane.epoch).unwrap_or(0);
         let schedulers = membership
             .schedulers
             .iter()
@@ -335,6 +342,7 @@ impl LaneKeeper {
         let view = ClusterView {
             schedulers: schedulers.collect(),
             lane_owners: membership.lanes.iter().map(owner).collect(),
+            lane_epochs: membership.lanes.iter().map(epoch).collect(),
         };
         self.shared.view.send_if_modified(|current| {
             let changed = **current != view;

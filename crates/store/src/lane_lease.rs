@@ -56,6 +56,8 @@ pub struct LaneOwner {
     pub holder: Option<String>,
     /// Its incarnation.
     pub incarnation: Uuid,
+    /// The number of the reign, over or not.
+    pub epoch: i64,
 }
 
 /// The live schedulers and the lanes' owners, at one moment.
@@ -224,7 +226,8 @@ impl KeepLeases for LeaseKeeper {
     async fn membership(&mut self, lease: Duration) -> Result<Membership, Error> {
         const SCHEDULERS: &str = "select id, address from scheduler
              where seen > clock_timestamp() - $1 * interval '1 microsecond' order by id";
-        const LANES: &str = "select lane, holder, incarnation, expires_at > clock_timestamp()
+        const LANES: &str =
+            "select lane, holder, incarnation, expires_at > clock_timestamp(), epoch
              from lane_lease order by lane";
         let mut connection = self.0.take().await?;
         let statement = sqlx::query_as(SCHEDULERS)
@@ -236,7 +239,7 @@ impl KeepLeases for LeaseKeeper {
             .timed("schedulers", "select", statement)
             .await?;
         let statement = sqlx::query_as(LANES).fetch_all(&mut connection);
-        let rows: Vec<(i16, String, Uuid, bool)> = self
+        let rows: Vec<(i16, String, Uuid, bool, i64)> = self
             .0
             .database
             .timed("lane_owners", "select", statement)
@@ -244,10 +247,11 @@ impl KeepLeases for LeaseKeeper {
         self.0.put_back(connection);
         let lanes = rows
             .into_iter()
-            .map(|(lane, holder, incarnation, valid)| LaneOwner {
+            .map(|(lane, holder, incarnation, valid, epoch)| LaneOwner {
                 lane: lane_id(lane),
                 holder: valid.then_some(holder),
                 incarnation,
+                epoch,
             });
         Ok(Membership {
             schedulers,

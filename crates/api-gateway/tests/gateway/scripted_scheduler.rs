@@ -74,6 +74,7 @@ pub(crate) fn view(schedulers: &[(&str, &str)], lane_owners: &[u32]) -> ClusterV
     ClusterView {
         schedulers: schedulers.iter().map(address).collect(),
         lane_owners: lane_owners.to_vec(),
+        lane_epochs: Vec::new(),
     }
 }
 

@@ -1463,6 +1463,11 @@ pub struct ClusterView {
     /// For each lane, in order, its owner: 1 + the index into `schedulers`; 0: none just now.
     #[prost(uint32, repeated, tag = "2")]
     pub lane_owners: ::prost::alloc::vec::Vec<u32>,
+    /// For each lane, in order, the number of its lease; it grows with each new owner. Schedulers see changes
+    /// at different times: of two views, whoever tells them, the one with the lower number of a lane is older
+    /// about that lane. Empty: not told.
+    #[prost(uint64, repeated, tag = "3")]
+    pub lane_epochs: ::prost::alloc::vec::Vec<u64>,
 }
 /// Where a scheduler is reached.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

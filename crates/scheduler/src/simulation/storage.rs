@@ -532,6 +532,7 @@ impl KeepLeases for Connection {
                 lane: *lane,
                 holder: (lease.expires > now).then(|| lease.holder.clone()),
                 incarnation: lease.incarnation,
+                epoch: lease.epoch,
             });
             Membership {
                 schedulers: schedulers.collect(),

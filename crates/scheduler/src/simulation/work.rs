@@ -56,7 +56,8 @@ pub(super) struct Worker {
     streams: BTreeMap<String, Stream>,
     leases: BTreeMap<String, Instant>,
     held: BTreeMap<(ExecutionId, u64), HeldTask>,
-    view: ClusterView,
+    /// The owner of each lane, and the number of its lease.
+    owners: BTreeMap<usize, (u64, Option<String>)>,
     number: u64,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
 }
@@ -79,7 +80,7 @@ impl Worker {
             streams: BTreeMap::new(),
             leases: BTreeMap::new(),
             held: BTreeMap::new(),
-            view: ClusterView::default(),
+            owners: BTreeMap::new(),
             number: 0,
             events: mpsc::unbounded_channel(),
         }
@@ -223,9 +224,9 @@ impl Worker {
     fn take(&mut self, from: &str, message: WorkResponse) {
         match message.message {
             Some(work_response::Message::Welcome(welcome)) => {
-                self.see(welcome.cluster_view.unwrap_or_default());
+                self.see(&welcome.cluster_view.unwrap_or_default());
             }
-            Some(work_response::Message::ClusterView(view)) => self.see(view),
+            Some(work_response::Message::ClusterView(view)) => self.see(&view),
             Some(work_response::Message::Dispatch(dispatch)) => {
                 dispatch
                     .tasks
@@ -271,11 +272,22 @@ impl Worker {
     }
 
     /// The lanes may have changed hands: each new owner is told what is held.
-    fn see(&mut self, view: ClusterView) {
-        if view == self.view {
+    fn see(&mut self, view: &ClusterView) {
+        let before = self.owners.clone();
+        for (lane, (owner, epoch)) in view.lane_owners.iter().zip(&view.lane_epochs).enumerate() {
+            let owner = owner
+                .checked_sub(1)
+                .and_then(|place| view.schedulers.get(place as usize));
+            let owner = owner.map(|scheduler| scheduler.scheduler_id.clone());
+            let known = self.owners.entry(lane).or_default();
+            // Views come from several schedulers: one that knows an older lease isn't believed.
+            if *epoch >= known.0 {
+                *known = (*epoch, owner);
+            }
+        }
+        if before == self.owners {
             return;
         }
-        self.view = view;
         let holding = Holding {
             held: self.all_held(),
         };
@@ -293,12 +305,7 @@ impl Worker {
     }
 
     fn owner(&self, id: ExecutionId) -> Option<String> {
-        let owner = *self.view.lane_owners.get(usize::from(id.lane().0))?;
-        let scheduler = self
-            .view
-            .schedulers
-            .get(usize::try_from(owner.checked_sub(1)?).ok()?)?;
-        Some(scheduler.scheduler_id.clone())
+        self.owners.get(&usize::from(id.lane().0))?.1.clone()
     }
 
     fn begin(&mut self, from: &str, task: &Task) {

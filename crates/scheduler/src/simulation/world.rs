@@ -152,14 +152,14 @@ impl World {
             }
             1 => replica.link.stop(duration),
             2 => replica.link.cut(duration),
-            3 | 4 if workers_too() => {
+            3 | 4 => {
                 let place = chance.random_range(0..workers.len());
                 let name = ["w1", "w2"][place];
                 let how = if what == 3 { Fault::Kill } else { Fault::Leave };
                 let _ = workers[place].send(how);
                 workers[place] = self.hire(name, chance);
             }
-            5 if workers_too() => {
+            5 => {
                 let place = chance.random_range(0..workers.len());
                 let _ = workers[place].send(Fault::Stop(duration));
             }
@@ -200,11 +200,4 @@ impl World {
             }
         }
     }
-}
-
-/// Whether workers are killed and stopped too, on request only: what the world of seed 366 shows (a view of the
-/// lanes that is older than the last one, from another scheduler, makes a worker count by the wrong lease)
-/// isn't mended yet.
-fn workers_too() -> bool {
-    std::env::var("WORKERS_TOO").is_ok()
 }

@@ -74,6 +74,7 @@ mod tests {
         let view = v1::ClusterView {
             schedulers: vec![address("a"), address("b")],
             lane_owners: vec![owner],
+            lane_epochs: Vec::new(),
         };
         for handover in schedulers.update(view) {
             rights.hand_over(handover);

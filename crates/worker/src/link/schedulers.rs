@@ -13,7 +13,14 @@ pub(super) struct Schedulers {
     refs: HashMap<String, SchedulerRef>,
     /// The live ones and where they are reached.
     addresses: Vec<(SchedulerRef, String)>,
-    owners: Vec<Option<SchedulerRef>>,
+    lanes: Vec<Lane>,
+}
+
+/// A lane's owner, and the number of its lease.
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    owner: Option<SchedulerRef>,
+    epoch: u64,
 }
 
 /// A lane that changed hands.
@@ -37,7 +44,7 @@ impl Schedulers {
 
     /// Who owns a lane; `None` if nobody does, as far as is known.
     pub(super) fn owner(&self, lane: LaneId) -> Option<SchedulerRef> {
-        self.owners.get(usize::from(lane.0)).copied().flatten()
+        self.lanes.get(usize::from(lane.0))?.owner
     }
 
     /// The live ones and where they are reached.
@@ -45,7 +52,8 @@ impl Schedulers {
         &self.addresses
     }
 
-    /// Takes in a newer view; tells which lanes changed hands.
+    /// Takes in another view; tells which lanes changed hands. About a lane of which it knows an older lease
+    /// than is known here it is not believed: views come from several schedulers.
     pub(super) fn update(&mut self, view: v1::ClusterView) -> Vec<Handover> {
         self.addresses = view
             .schedulers
@@ -56,18 +64,26 @@ impl Schedulers {
             let index = usize::try_from(*number).ok()?.checked_sub(1)?;
             self.addresses.get(index).map(|(scheduler, _)| *scheduler)
         };
-        let owners: Vec<_> = view.lane_owners.iter().map(owner_of).collect();
-        let before = std::mem::replace(&mut self.owners, owners);
-        let lanes = before.len().max(self.owners.len());
-        (0..lanes)
-            .filter_map(|index| u16::try_from(index).ok().map(LaneId))
-            .map(|lane| Handover {
-                lane,
-                from: before.get(usize::from(lane.0)).copied().flatten(),
-                to: self.owner(lane),
-            })
-            .filter(|handover| handover.from != handover.to)
-            .collect()
+        let told = view.lane_owners.iter().enumerate().map(|(place, owner)| {
+            let epoch = view.lane_epochs.get(place).copied();
+            (place, owner_of(owner), epoch)
+        });
+        let mut handovers = Vec::new();
+        for (place, to, epoch) in told.collect::<Vec<_>>() {
+            if self.lanes.len() <= place {
+                self.lanes.resize(place + 1, Lane::default());
+            }
+            let known = &mut self.lanes[place];
+            if epoch.is_some_and(|epoch| epoch < known.epoch) {
+                continue;
+            }
+            known.epoch = epoch.unwrap_or(known.epoch);
+            let from = std::mem::replace(&mut known.owner, to);
+            if let Some(lane) = u16::try_from(place).ok().filter(|_| from != to).map(LaneId) {
+                handovers.push(Handover { lane, from, to });
+            }
+        }
+        handovers
     }
 }
 
@@ -86,7 +102,35 @@ mod tests {
         v1::ClusterView {
             schedulers,
             lane_owners: lane_owners.to_vec(),
+            lane_epochs: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_view_that_knows_an_older_lease_of_a_lane_is_not_believed_about_it() {
+        let mut schedulers = Schedulers::default();
+        let told = |owners: &[u32], epochs: &[u64]| v1::ClusterView {
+            lane_epochs: epochs.to_vec(),
+            ..view(&["a", "b"], owners)
+        };
+        schedulers.update(told(&[1, 1], &[4, 4]));
+        let (a, b) = (schedulers.refer("a"), schedulers.refer("b"));
+        schedulers.update(told(&[2, 1], &[5, 4]));
+        let moved = schedulers.update(told(&[1, 2], &[4, 5]));
+        let lane = LaneId(1);
+        let (from, to) = (Some(a), Some(b));
+        assert_eq!(moved, [Handover { lane, from, to }]);
+        assert_eq!(
+            schedulers.owner(LaneId(0)),
+            Some(b),
+            "it is older about this one"
+        );
+        schedulers.update(told(&[0, 2], &[5, 5]));
+        assert_eq!(
+            schedulers.owner(LaneId(0)),
+            None,
+            "the lease that is known ran out"
+        );
     }
 
     #[test]

@@ -122,6 +122,7 @@ pub(crate) fn view(cluster: &[&Scheduler], lane_owners: &[u32]) -> v1::ClusterVi
     v1::ClusterView {
         schedulers,
         lane_owners: lane_owners.to_vec(),
+        lane_epochs: Vec::new(),
     }
 }
 
