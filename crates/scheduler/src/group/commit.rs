@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use domain::LaneId;
 use domain::lane::Row;
+use domain::{LaneId, Micros};
 use rustc_hash::FxHashMap;
 use store::{Batch, Error, KnownKey, WindowMap, within};
 
@@ -46,26 +46,9 @@ impl Group {
             }
             let windows = Arc::clone(&self.shared.windows.borrow());
             let at = self.shared.clock.now();
-            if !windows.covers(at.hour()) {
-                tracing::warn!(
-                    event = "no_window",
-                    hour = at.hour().0,
-                    "no leader has made windows"
-                );
+            let Some(reads) = self.prepare(&windows, at).await else {
                 pending.refuse(|_| NotTaken::NotNow);
                 return Step::HeldUp;
-            }
-            if !self.move_chains_on(&windows, at).await {
-                pending.refuse(|_| NotTaken::NotNow);
-                return Step::HeldUp;
-            }
-            let reads = match self.read(&windows, at).await {
-                Ok(reads) => reads,
-                Err(error) => {
-                    self.note_database_error(&error);
-                    pending.refuse(|_| NotTaken::NotNow);
-                    return Step::HeldUp;
-                }
             };
             let (batch, effects) = self.plan((at, &windows), &pending, reads);
             let begin = SystemTime::now();
@@ -102,6 +85,22 @@ impl Group {
         Step::HeldUp
     }
 
+    /// Reads what a batch at `at` needs; nothing if none can be planned now.
+    async fn prepare(&mut self, windows: &WindowMap, at: Micros) -> Option<Reads> {
+        if !windows.covers(at.hour()) {
+            let hour = at.hour().0;
+            tracing::warn!(event = "no_window", hour, "no leader has made windows");
+            return None;
+        }
+        if !self.move_chains_on(windows, at).await {
+            return None;
+        }
+        let reads = self.read(windows, at).await;
+        reads
+            .inspect_err(|error| self.note_database_error(error))
+            .ok()
+    }
+
     /// Commits a batch and finds out what became of it.
     pub(super) async fn commit(&mut self, windows: &WindowMap, batch: &Batch) -> Fate {
         if batch.rows.is_empty() {
@@ -129,7 +128,7 @@ impl Group {
 
     fn plan(
         &mut self,
-        (at, windows): (domain::Micros, &Arc<WindowMap>),
+        (at, windows): (Micros, &Arc<WindowMap>),
         pending: &Pending,
         reads: Reads,
     ) -> (Batch, Effects) {

@@ -14,6 +14,8 @@ const EVERY: Duration = Duration::from_secs(30);
 const BYTES: usize = 8 << 20;
 /// It isn't written more often than this many times what it took.
 const SHARE: u32 = 20;
+/// But no database is so slow that it is put off for longer.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// When a lane's next snapshot is due.
 pub(super) struct SnapshotPace {
@@ -58,7 +60,8 @@ impl SnapshotPace {
     fn is_due(&self) -> bool {
         let since = self.last.elapsed();
         let old = self.bytes > 0 && (since >= EVERY || self.bytes >= BYTES);
-        !self.under_way && (old || self.wanted) && since >= self.took * SHARE
+        let pause = (self.took * SHARE).min(PAUSE);
+        !self.under_way && (old || self.wanted) && since >= pause
     }
 }
 

@@ -49,7 +49,8 @@ pub(super) struct Tables {
     pub(super) chain: BTreeMap<(LaneId, u64), Row>,
     /// What the chain of each lane says, row by row as it is committed.
     pub(super) replayed: BTreeMap<LaneId, Lane>,
-    pub(super) snapshots: BTreeMap<LaneId, Vec<u8>>,
+    /// The newest of each lane: of which row, and what it says.
+    pub(super) snapshots: BTreeMap<LaneId, (u64, Vec<u8>)>,
     pub(super) executions: BTreeMap<(LaneId, u64), (Hour, Arc<Head>)>,
     pub(super) outcomes: BTreeMap<(LaneId, u64, u64), Outcome>,
     pub(super) due: BTreeMap<(LaneId, DueMark), TimedEntry>,
@@ -181,7 +182,8 @@ impl Tables {
     /// A lane as a new owner reads it: from its newest snapshot on.
     pub(super) fn replay(&self, id: LaneId) -> Option<Lane> {
         let begin = self.snapshots.get(&id);
-        let mut lane = begin.map(|bytes| Lane::from_snapshot(id, bytes).expect("its own bytes"));
+        let mut lane =
+            begin.map(|(_, bytes)| Lane::from_snapshot(id, bytes).expect("its own bytes"));
         let after = lane.as_ref().map_or(0, |lane| lane.link().n + 1);
         for (_, row) in self.chain.range((id, after)..=(id, u64::MAX)) {
             match &mut lane {

@@ -10,6 +10,7 @@ mod database;
 mod history;
 mod link;
 mod lists;
+mod panics;
 mod replica;
 mod storage;
 mod transaction;

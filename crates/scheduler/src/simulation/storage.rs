@@ -415,50 +415,54 @@ async fn claim_post(
             return Err(broken());
         }
         let mut state = model.state();
-        for one in &posted {
-            let (new, head) = (&one.execution, &one.execution.head);
-            let (lane, seq, home) = (new.lane, new.seq, new.home);
-            let class = domain::lane::Class {
-                tenant: head.tenant,
-                queue: head.queue,
-                priority: head.priority,
-                job_type: head.job_type,
-            };
-            let due = head.due;
-            let entry = store::InboxEntry {
-                lane,
-                seq,
-                class,
-                home,
-                due,
-            };
-            let ord = state.next_ord;
-            state.next_ord += 1;
-            let windows = &mut state.tables.windows;
-            assert!(
-                windows.has(Table::Inbox, at.hour()),
-                "posted into a window that is gone"
-            );
-            assert!(
-                windows.has(Table::Execution, home),
-                "posted into a window that is gone"
-            );
-            state.tables.inbox.push(Entry {
-                xid,
-                ord,
-                at,
-                entry,
-            });
-            state
-                .tables
-                .executions
-                .insert((lane, seq), (home, stored_head(head, at)));
-        }
+        posted.iter().for_each(|one| state.post(one, (xid, at)));
         add_keys(&mut state, &keys);
         drop(state);
         model.end(xid);
         Ok(())
     }))
+}
+
+impl State {
+    /// Adds what somebody put into an inbox.
+    fn post(&mut self, one: &Posted, (xid, at): (u64, Micros)) {
+        let (new, head) = (&one.execution, &one.execution.head);
+        let (lane, seq, home) = (new.lane, new.seq, new.home);
+        let class = domain::lane::Class {
+            tenant: head.tenant,
+            queue: head.queue,
+            priority: head.priority,
+            job_type: head.job_type,
+        };
+        let due = head.due;
+        let entry = store::InboxEntry {
+            lane,
+            seq,
+            class,
+            home,
+            due,
+        };
+        let ord = self.next_ord;
+        self.next_ord += 1;
+        let windows = &mut self.tables.windows;
+        assert!(
+            windows.has(Table::Inbox, at.hour()),
+            "posted into a window that is gone"
+        );
+        assert!(
+            windows.has(Table::Execution, home),
+            "posted into a window that is gone"
+        );
+        self.tables.inbox.push(Entry {
+            xid,
+            ord,
+            at,
+            entry,
+        });
+        self.tables
+            .executions
+            .insert((lane, seq), (home, stored_head(head, at)));
+    }
 }
 
 #[async_trait]
@@ -746,11 +750,14 @@ impl ReadExecutions for Connection {
 impl WriteSnapshots for Connection {
     async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error> {
         let write = |state: &mut State, _| {
-            assert!(
-                state.tables.chain.contains_key(&(lane, n)),
-                "a snapshot of no row"
-            );
-            state.tables.snapshots.insert(lane, body.to_vec());
+            // A late one may be of a row that went with its window.
+            let (chain, gone) = (&state.tables.chain, &state.tables.gone.chain);
+            let there = chain.contains_key(&(lane, n)) || gone.contains_key(&(lane, n));
+            assert!(there, "a snapshot of no row");
+            let newest = state.tables.snapshots.entry(lane).or_default();
+            if newest.0 < n {
+                *newest = (n, body.to_vec());
+            }
         };
         self.change(write).await
     }

@@ -91,10 +91,8 @@ impl Worker {
         let mut look = Instant::now();
         loop {
             let ends = self.held.values().filter(|held| held.done.is_none());
-            let next = ends
-                .map(|held| held.until)
-                .min()
-                .map_or(look, |end| end.min(look));
+            let next = ends.map(|held| held.until).chain(self.next_lapse());
+            let next = next.min().map_or(look, |end| end.min(look));
             tokio::select! {
                 biased;
                 fault = faults.recv() => match fault {
@@ -179,8 +177,9 @@ impl Worker {
             replica.groups.clone(),
         );
         let opening = WorkStream::open(shared, groups, (TENANT, hello), outbound);
-        let opened = tokio::time::timeout(Duration::from_millis(500), opening).await;
-        let Ok(Ok(stream)) = opened else { return };
+        let Some(stream) = self.while_it_opens(opening).await else {
+            return;
+        };
         let (requests, incoming) = mpsc::unbounded_channel();
         let incoming = tokio_stream::wrappers::UnboundedReceiverStream::new(incoming);
         let shutdown = replica.shutdown.clone();
@@ -212,6 +211,26 @@ impl Worker {
                 link: std::sync::Arc::clone(&replica.link),
             },
         );
+    }
+
+    /// Waits for a scheduler's answer, but not for long, and keeps an eye on the leases meanwhile: if one
+    /// lapses, what Hello said is true no more.
+    async fn while_it_opens(
+        &mut self,
+        opening: impl Future<Output = Result<WorkStream, Status>>,
+    ) -> Option<WorkStream> {
+        let patience = Instant::now() + Duration::from_millis(500);
+        let lapse = self.next_lapse().unwrap_or(patience);
+        let opened = tokio::time::timeout_at(patience.min(lapse), opening).await;
+        self.drop_what_lapsed();
+        opened.ok()?.ok()
+    }
+
+    /// When the first lease by which something runs is over.
+    fn next_lapse(&self) -> Option<Instant> {
+        let running = self.held.values().filter(|held| held.done.is_none());
+        let leases = running.filter_map(|held| self.leases.get(&held.by));
+        leases.min().copied()
     }
 
     fn all_held(&self) -> Vec<Held> {

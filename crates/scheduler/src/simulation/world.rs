@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::client::{cancel_some, hand_in};
 use super::database::Model;
 use super::history::History;
+use super::panics;
 use super::replica::Replica;
 use super::truth::Truth;
 use super::work::{Fault, Worker};
@@ -42,15 +43,15 @@ pub(super) fn play(seed: u64, loud: bool) -> Result<(), String> {
         .start_paused(true)
         .build()
         .expect("a runtime");
+    panics::watch();
     let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         runtime.block_on(live(seed, loud))
     }));
     runtime.shutdown_background();
-    played.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(text.unwrap_or_else(|| "a panic".to_owned()))
-    })
+    match panics::first() {
+        Some(panic) => Err(panic),
+        None => played.unwrap_or_else(|_| Err("a panic".to_owned())),
+    }
 }
 
 async fn live(seed: u64, loud: bool) -> Result<(), String> {
