@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use domain::LaneId;
 use domain::lane::DatabaseIdentity;
+use domain::{LaneId, Micros};
 use proto::v1::{ClusterView, SchedulerAddress, work_response};
-use store::{Claimant, Error, KeepLeases, LaneLease, Membership, WriteLanes, within};
+use store::{Claimant, Error, KeepLeases, LaneLease, Membership, Renewal, WriteLanes, within};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ pub(crate) struct LaneKeeper {
     /// Lanes whose take-over failed: each jumps far ahead, so they are not tried without pause.
     not_before: BTreeMap<LaneId, Instant>,
     renewed: Option<Instant>,
+    /// When the last renewal was that was heard to be written, by the database's clock.
+    said: Option<Micros>,
     /// The database that the leases are in.
     identity: Option<DatabaseIdentity>,
 }
@@ -80,6 +82,7 @@ impl LaneKeeper {
             adopted: BTreeSet::new(),
             not_before: BTreeMap::new(),
             renewed: None,
+            said: None,
             identity: None,
         }
     }
@@ -133,7 +136,7 @@ impl LaneKeeper {
         let sent = Instant::now();
         let renewal = within(LIMIT, self.leases.renew(&self.claimant)).await?;
         self.shared.clock.set(renewal.now, sent);
-        self.recognise(renewal.identity).await;
+        self.recognise(&renewal).await;
         self.reconcile(renewal.leases).await;
         self.shared.deadline.renewed(sent, self.claimant.lease);
         self.renewed = Some(sent);
@@ -144,11 +147,14 @@ impl LaneKeeper {
         Ok(())
     }
 
-    /// Another database than the last one, or another timeline of it, may lack the last rows that this
-    /// scheduler knows: every lane is let go and taken anew.
-    async fn recognise(&mut self, identity: DatabaseIdentity) {
+    /// Another database than the last one, another timeline of it, or one that doesn't know this scheduler's
+    /// last renewal may lack the last rows that this scheduler knows: every lane is let go and taken anew.
+    async fn recognise(&mut self, renewal: &Renewal) {
+        let identity = renewal.identity;
         let before = self.identity.replace(identity);
-        if before.is_none_or(|before| before == identity) {
+        let said = self.said.replace(renewal.now);
+        let knows = said.is_none_or(|said| renewal.last >= Some(said));
+        if before.is_none_or(|before| before == identity && knows) {
             return;
         }
         tracing::error!(event = "database_changed", ?before, now = ?identity,

@@ -78,6 +78,8 @@ pub struct Renewal {
     pub now: Micros,
     /// Which database it is: another one, or another timeline of it, may lack the last rows.
     pub identity: DatabaseIdentity,
+    /// When it had this scheduler's last renewal, by what it knows itself; `None`: it had none.
+    pub last: Option<Micros>,
 }
 
 /// A scheduler's own connection for its leases.
@@ -133,8 +135,9 @@ impl KeepLeases for LeaseKeeper {
              values ($1, $2, $3, clock_timestamp())
              on conflict (id) do update set incarnation = excluded.incarnation,
                  address = excluded.address, seen = excluded.seen
-             returning clock_timestamp(), (select system_identifier from pg_control_system()),
-                 ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4";
+             returning seen, (select system_identifier from pg_control_system()),
+                 ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4,
+                 (select s.seen from scheduler s where s.id = $1 and s.incarnation = $2)";
         const RENEW: &str = "update lane_lease
              set expires_at = clock_timestamp() + $2 * interval '1 microsecond'
              where incarnation = $1 and expires_at > clock_timestamp() returning lane, epoch";
@@ -144,7 +147,7 @@ impl KeepLeases for LeaseKeeper {
             .bind(claimant.incarnation)
             .bind(&claimant.address)
             .fetch_one(&mut connection);
-        let (now, system, timeline): (Timestamp, i64, i32) = self
+        let (now, system, timeline, last): (Timestamp, i64, i32, Option<Timestamp>) = self
             .0
             .database
             .timed("scheduler_present", "update", present)
@@ -160,13 +163,16 @@ impl KeepLeases for LeaseKeeper {
             leases: leases.collect(),
             now: now.0,
             identity: DatabaseIdentity { system, timeline },
+            last: last.map(|last| last.0),
         })
     }
 
     async fn take(&mut self, claimant: &Claimant, most: usize) -> Result<Vec<LaneLease>, Error> {
         const LOCK: &str = "select lane from lane_lease where expires_at < clock_timestamp()
              order by lane limit $1 for update skip locked";
-        const TAKE: &str = "update lane_lease set epoch = epoch + 1, incarnation = $2, holder = $3,
+        // By the clock, so that no number comes again if the database loses its last changes.
+        const TAKE: &str = "update lane_lease set incarnation = $2, holder = $3,
+             epoch = greatest(epoch + 1, (extract(epoch from clock_timestamp()) * 1000)::int8),
              expires_at = clock_timestamp() + $4 * interval '1 microsecond'
              where lane = any($1) returning lane, epoch";
         let mut connection = self.0.take().await?;

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use domain::LaneId;
-use domain::lane::Lane;
+use domain::lane::{Lane, Link};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::chain::as_stored;
 use crate::lane_lease::number;
@@ -45,34 +46,39 @@ impl Database {
 /// Snapshots of lanes' memories, written.
 #[async_trait]
 pub trait WriteSnapshots: Send + Sync {
-    /// Stores the bytes of a lane's memory as it was after its row `n`, and forgets all but the one before.
+    /// Stores the bytes of a lane's memory as it was after a row, and forgets all but the one before. If the
+    /// row isn't there, since the database lost it or nobody needs it any more, nothing is stored. Says whether
+    /// it was.
     ///
     /// # Errors
     /// The database can't be reached.
-    async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error>;
+    async fn write_snapshot(&self, lane: LaneId, row: Link, body: &[u8]) -> Result<bool, Error>;
 }
 
 #[async_trait]
 impl WriteSnapshots for Database {
-    async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error> {
+    async fn write_snapshot(&self, lane: LaneId, row: Link, body: &[u8]) -> Result<bool, Error> {
         const INSERT: &str = "insert into lane_snapshot (lane, n, part, parts, body)
              select $1, $2, p.place - 1, cardinality($3), p.body
-             from unnest($3::bytea[]) with ordinality p (body, place) on conflict do nothing";
+             from unnest($3::bytea[]) with ordinality p (body, place)
+             where exists (select from chain where lane = $1 and n = $2 and batch = $4)
+             on conflict do nothing";
         const FORGET: &str = "delete from lane_snapshot where lane = $1
              and n < (select max(n) from lane_snapshot where lane = $1 and n < $2)";
         let parts: Vec<&[u8]> = body.chunks(PART).collect();
         let insert = sqlx::query(INSERT)
             .bind(number(lane))
-            .bind(as_stored(n))
+            .bind(as_stored(row.n))
             .bind(parts)
+            .bind(Uuid::from_u128(row.batch))
             .execute(&self.pool);
-        self.timed("snapshot_write", "insert", insert).await?;
+        let stored = self.timed("snapshot_write", "insert", insert).await?;
         let forget = sqlx::query(FORGET)
             .bind(number(lane))
-            .bind(as_stored(n))
+            .bind(as_stored(row.n))
             .execute(&self.pool);
         self.timed("snapshot_forget", "delete", forget).await?;
-        Ok(())
+        Ok(stored.rows_affected() > 0)
     }
 }
 

@@ -193,8 +193,8 @@ pub(crate) struct Holding {
     /// A worker that connects tells all it holds, with nothing on its way to it: what it doesn't name of
     /// its own never reached it.
     pub(crate) complete: bool,
-    /// Gets what it has no right to.
-    pub(crate) reply: oneshot::Sender<Vec<HeldTask>>,
+    /// Gets what it has no right to; nothing, if that can't be judged just now.
+    pub(crate) reply: oneshot::Sender<Option<Vec<HeldTask>>>,
 }
 
 /// A lane on its way to its new owner's memory.

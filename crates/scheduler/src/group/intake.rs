@@ -175,6 +175,8 @@ impl Group {
     pub(super) fn forget(&mut self, lane: LaneId) {
         self.lanes.remove(&lane);
         self.sides.remove(&lane);
+        // What they name may be what the database lost.
+        self.recent_keys.clear();
         // Whoever watches there asks the new owner.
         self.watchers.retain(|id, watching| {
             let stays = id.lane() != lane;
@@ -205,7 +207,7 @@ impl Group {
         } = holding;
         if self.shared.deadline.has_passed() {
             // Its lanes may be another's by now, whose claims it doesn't know: it is in no place to judge.
-            let _ = reply.send(Vec::new());
+            let _ = reply.send(None);
             return;
         }
         let revoked = held
@@ -216,7 +218,7 @@ impl Group {
         if complete {
             self.return_what_never_arrived(&session, &held, pending);
         }
-        let _ = reply.send(revoked);
+        let _ = reply.send(Some(revoked));
     }
 
     /// Whether the worker is right to hold a task; one of a lane elsewhere is for its owner to judge.
@@ -224,6 +226,20 @@ impl Group {
         let Some(lane) = self.lanes.get(&id.lane()) else {
             return true;
         };
+        let now = u64::try_from(self.shared.clock.now().0).unwrap_or(0);
+        let side = self.sides.get(&id.lane());
+        let settled = side.is_some_and(|side| side.adopted.elapsed() >= self.shared.worker_lease);
+        if settled && fence > lane.link().n && fence <= now {
+            // Somebody has written to the lane since: another owner, or this one in a database that lost it.
+            tracing::warn!(
+                event = "fence_from_beyond",
+                partition = id.lane().0,
+                fence,
+                "a worker holds a fence that the chain doesn't know: the lane is read anew"
+            );
+            self.drop_lanes(vec![id.lane()]);
+            return true;
+        }
         let mine = |running: &Running| running.fence == fence && session.may_hold(running);
         if !lane.running().get(&id.seq()).is_some_and(mine) {
             return false;

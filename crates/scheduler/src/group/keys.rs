@@ -52,6 +52,12 @@ impl RecentKeys {
         }
     }
 
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        self.named.clear();
+        self.order.clear();
+    }
+
     fn forget_old(&mut self) {
         let old = |(since, _): &&(Instant, _)| since.elapsed() > LASTS;
         while self.order.len() >= MOST || self.order.front().as_ref().is_some_and(old) {

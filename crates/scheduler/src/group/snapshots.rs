@@ -83,14 +83,14 @@ impl Group {
         side.snapshots.bytes = 0;
         side.snapshots.wanted = false;
         let begin = Instant::now();
-        let (lane, n, body) = (*lane, memory.link().n, memory.to_snapshot());
+        let (lane, row, body) = (*lane, memory.link(), memory.to_snapshot());
         let (shared, own) = (Arc::clone(&self.shared), self.own.clone());
         tokio::spawn(async move {
-            let written = shared.database.write_snapshot(lane, n, &body).await;
+            let written = shared.database.write_snapshot(lane, row, &body).await;
             if let Err(error) = &written {
                 tracing::warn!(partition = lane.0, %error, "a snapshot can't be written");
             }
-            let written = written.is_ok().then_some(n);
+            let written = written.is_ok_and(|stored| stored).then_some(row.n);
             let _ = own
                 .send(Input::Snapshot(lane, written, begin.elapsed()))
                 .await;

@@ -19,6 +19,9 @@ use crate::group::{HeldTask, Holding, Input, Report};
 use crate::session::{Capabilities, Outbound, Session};
 use crate::shared::{Groups, Shared};
 
+/// What a worker hears that says hello at a bad time.
+const NOT_SURE: &str = "this scheduler isn't sure of its lanes just now; try again in a second";
+
 /// A worker's stream, past its Hello.
 pub(crate) struct WorkStream {
     shared: Arc<Shared>,
@@ -63,7 +66,9 @@ impl WorkStream {
             connection,
             views,
         };
-        let revoked = stream.tell_groups(&hello.held, true).await;
+        // Whoever is welcomed takes it that all groups know what he holds, and what he doesn't.
+        let told = stream.tell_groups(&hello.held, true).await;
+        let revoked = told.ok_or_else(|| Status::unavailable(NOT_SURE))?;
         stream
             .session
             .set_window(hello.window.min(limits::MAX_SLOTS));
@@ -104,7 +109,11 @@ impl WorkStream {
             tokio::select! {
                 biased;
                 request = requests.next() => match request {
-                    Some(Ok(request)) => self.take(request).await,
+                    Some(Ok(request)) => {
+                        if !self.take(request).await {
+                            break;
+                        }
+                    }
                     None => break,
                     Some(Err(status)) => {
                         self.shared.metrics.stream_errors.inc();
@@ -127,7 +136,8 @@ impl WorkStream {
         self.session.detach(self.connection);
     }
 
-    async fn take(&mut self, request: WorkRequest) {
+    /// Does what a worker says; says whether the stream goes on.
+    async fn take(&mut self, request: WorkRequest) -> bool {
         match request.message {
             Some(work_request::Message::Results(results)) => {
                 self.report(results.results.into_iter().filter_map(report_of).collect())
@@ -138,7 +148,9 @@ impl WorkStream {
                 self.session.set_window(window.tasks.min(limits::MAX_SLOTS));
             }
             Some(work_request::Message::Holding(holding)) => {
-                let revoked = self.tell_groups(&holding.held, false).await;
+                let Some(revoked) = self.tell_groups(&holding.held, false).await else {
+                    return false;
+                };
                 self.revoke(revoked);
             }
             Some(work_request::Message::Goodbye(_)) => {
@@ -152,6 +164,7 @@ impl WorkStream {
             // A second Hello, or what a later version says.
             Some(work_request::Message::Hello(_)) | None => {}
         }
+        true
     }
 
     /// An answered beat is a longer lease: who may have lost its lanes doesn't answer.
@@ -185,8 +198,8 @@ impl WorkStream {
         }
     }
 
-    /// Tells every group what the worker holds; gives what it has no right to.
-    async fn tell_groups(&self, held: &[Held], complete: bool) -> Vec<HeldTask> {
+    /// Tells every group what the worker holds; gives what it has no right to, if all of them can judge.
+    async fn tell_groups(&self, held: &[Held], complete: bool) -> Option<Vec<HeldTask>> {
         let held: Vec<HeldTask> = held.iter().filter_map(held_of).collect();
         let groups = self.groups.0.len();
         let mut revoked = Vec::new();
@@ -203,9 +216,9 @@ impl WorkStream {
                     reply,
                 }))
                 .await;
-            revoked.extend(answer.await.unwrap_or_default());
+            revoked.extend(answer.await.ok().flatten()?);
         }
-        revoked
+        Some(revoked)
     }
 
     fn revoke(&self, tasks: Vec<HeldTask>) {

@@ -79,6 +79,8 @@ pub(super) struct State {
     pub(super) next_xid: u64,
     pub(super) next_ord: i64,
     pub(super) next_foreign: u64,
+    /// What the database was at some time, for when it loses what came since.
+    copy: Option<(Tables, u64)>,
 }
 
 /// The database.
@@ -128,6 +130,7 @@ impl Model {
             next_xid: 1,
             next_ord: 1,
             next_foreign: ExecutionId::FIRST_FOREIGN_SEQ,
+            copy: None,
         };
         Self {
             begin: (Instant::now(), begin),
@@ -145,6 +148,33 @@ impl Model {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers the database as it is.
+    pub(super) fn copy(&self) {
+        self.history.note(|| "db: is copied".to_owned());
+        let mut state = self.state();
+        state.copy = Some((state.tables.clone(), state.next_foreign));
+    }
+
+    /// Replaces the database by its last copy, on another timeline or as if nothing had been. Says whether
+    /// there is one.
+    pub(super) fn restore(&self, notices: bool) -> bool {
+        let mut state = self.state();
+        let Some((tables, next_foreign)) = state.copy.take() else {
+            return false;
+        };
+        self.history
+            .note(|| format!("db: is replaced by its copy, on another timeline: {notices}"));
+        let timeline = state.tables.identity.timeline + i32::from(notices);
+        (state.tables, state.next_foreign) = (tables, next_foreign);
+        state.tables.identity.timeline = timeline;
+        // Numbers of transactions go on: they are handles here.
+        state.open.clear();
+        state.locks.clear();
+        drop(state);
+        self.ended.notify_waiters();
+        true
     }
 
     /// Ends a transaction: what it held is free.

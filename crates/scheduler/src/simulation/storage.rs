@@ -211,7 +211,11 @@ impl WriteLanes for Connection {
         now: Micros,
     ) -> Result<Lane, Error> {
         for _ in 0..5 {
-            let lane = self.read(|state| state.tables.replay(lease.lane)).await?;
+            let skip = |state: &mut State, _| {
+                state.next_foreign += 1 << 20;
+                state.tables.replay(lease.lane)
+            };
+            let lane = self.change(skip).await?;
             let mut lane = lane.ok_or_else(|| deposed("no chain"))?;
             let batch = self.link.delay().as_nanos() ^ u128::from(lane.link().n) << 32;
             let rows = lane.take_over(lease.epoch, identity, now, batch);
@@ -415,6 +419,9 @@ async fn claim_post(
             return Err(broken());
         }
         let mut state = model.state();
+        if !state.open.contains(&xid) {
+            return Err(broken());
+        }
         posted.iter().for_each(|one| state.post(one, (xid, at)));
         add_keys(&mut state, &keys);
         drop(state);
@@ -471,7 +478,8 @@ impl KeepLeases for Connection {
         let renew = |state: &mut State, now: Micros| {
             let tables = &mut state.tables;
             let seen = (claimant.address.clone(), now);
-            tables.schedulers.insert(claimant.id.clone(), seen);
+            let last = tables.schedulers.insert(claimant.id.clone(), seen);
+            let last = last.map(|(_, seen)| seen);
             let mut leases = Vec::new();
             for (lane, lease) in &mut tables.leases {
                 if lease.incarnation == claimant.incarnation && lease.expires > now {
@@ -484,6 +492,7 @@ impl KeepLeases for Connection {
                 leases,
                 now,
                 identity,
+                last,
             }
         };
         self.change(renew).await
@@ -498,7 +507,7 @@ impl KeepLeases for Connection {
             let free = state.tables.leases.iter_mut().filter(free).take(most);
             let taken = free.map(|(lane, lease)| {
                 *lease = Lease {
-                    epoch: lease.epoch + 1,
+                    epoch: (lease.epoch + 1).max(now.0 / 1_000),
                     incarnation: claimant.incarnation,
                     holder: claimant.id.clone(),
                     expires: now.plus(claimant.lease),
@@ -748,16 +757,20 @@ impl ReadExecutions for Connection {
 
 #[async_trait]
 impl WriteSnapshots for Connection {
-    async fn write_snapshot(&self, lane: LaneId, n: u64, body: &[u8]) -> Result<(), Error> {
+    async fn write_snapshot(
+        &self,
+        lane: LaneId,
+        row: domain::lane::Link,
+        body: &[u8],
+    ) -> Result<bool, Error> {
         let write = |state: &mut State, _| {
-            // A late one may be of a row that went with its window.
-            let (chain, gone) = (&state.tables.chain, &state.tables.gone.chain);
-            let there = chain.contains_key(&(lane, n)) || gone.contains_key(&(lane, n));
-            assert!(there, "a snapshot of no row");
-            let newest = state.tables.snapshots.entry(lane).or_default();
-            if newest.0 < n {
-                *newest = (n, body.to_vec());
+            let there = state.tables.chain.get(&(lane, row.n));
+            let there = there.is_some_and(|there| there.link == row);
+            let snapshots = &mut state.tables.snapshots;
+            if there && snapshots.get(&lane).is_none_or(|(n, _)| *n < row.n) {
+                snapshots.insert(lane, (row.n, body.to_vec()));
             }
+            there
         };
         self.change(write).await
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::lane::Lane;
 use domain::{ExecutionId, ExecutionState, LaneId};
@@ -9,6 +10,10 @@ use store::{Outcome, StoredAttempt, StoredExecution};
 use tokio::time::Instant;
 
 use super::database::Tables;
+use super::replica::WORKER_LEASE;
+
+/// How long a scheduler may take to notice that the database has lost changes.
+const UNNOTICED: Duration = Duration::from_secs(3);
 
 /// One run of a handler.
 struct Run {
@@ -23,6 +28,10 @@ struct Notes {
     /// What was acknowledged, and the number of its submission.
     accepted: BTreeMap<ExecutionId, u64>,
     runs: BTreeMap<ExecutionId, Vec<Run>>,
+    /// Which submission an execution was ever given to.
+    given: BTreeMap<ExecutionId, u64>,
+    /// What the database lost, and when.
+    lost: (BTreeSet<ExecutionId>, Option<Instant>),
     /// What was said to be over by a cancellation.
     cancelled: BTreeSet<ExecutionId>,
     wrong: Vec<String>,
@@ -39,7 +48,12 @@ impl Truth {
 
     pub(super) fn accepted(&self, id: ExecutionId, number: u64) {
         let mut notes = self.notes();
-        if let Some(before) = notes.accepted.insert(id, number)
+        let (lost, since) = &notes.lost;
+        if lost.contains(&id) && since.is_some_and(|since| since.elapsed() < UNNOTICED) {
+            return;
+        }
+        notes.accepted.insert(id, number);
+        if let Some(before) = notes.given.insert(id, number)
             && before != number
         {
             notes.wrong.push(format!(
@@ -66,6 +80,17 @@ impl Truth {
                 .wrong
                 .push(format!("{id} begins after it was said to be cancelled"));
         }
+        let again = notes
+            .runs
+            .get(&id)
+            .into_iter()
+            .flatten()
+            .any(|run| run.fence == fence);
+        if again {
+            notes
+                .wrong
+                .push(format!("{id} begins twice under fence {fence}"));
+        }
         drop(notes);
         self.resume(id, fence, worker);
     }
@@ -85,7 +110,10 @@ impl Truth {
             begin: Instant::now(),
             end: None,
         });
-        for other in others {
+        // What was handed out just before the database lost it may be handed out again.
+        let since = notes.lost.1;
+        let unsure = since.is_some_and(|since| since.elapsed() < UNNOTICED + WORKER_LEASE);
+        for other in others.into_iter().filter(|_| !unsure) {
             let wrong = format!("{id} begins on {worker} (fence {fence}) and runs on {other}");
             notes.wrong.push(wrong);
         }
@@ -98,6 +126,30 @@ impl Truth {
         if let Some(run) = runs.iter_mut().find(mine) {
             run.end = Some(Instant::now());
         }
+    }
+
+    /// The database has lost its last changes: what was said since doesn't hold, and what runs may run again.
+    pub(super) fn forgive(&self, tables: &Tables) {
+        let mut notes = self.notes();
+        let Notes {
+            accepted,
+            cancelled,
+            runs,
+            lost,
+            ..
+        } = &mut *notes;
+        let place = |id: &ExecutionId| (id.lane(), id.seq());
+        let same = |id: &ExecutionId| {
+            let row = tables.execution(place(id));
+            row.is_some_and(|(home, _)| *home == id.home())
+        };
+        let gone: Vec<ExecutionId> = accepted.keys().filter(|id| !same(id)).copied().collect();
+        lost.0.extend(gone);
+        lost.1 = Some(Instant::now());
+        accepted.retain(|id, _| same(id));
+        cancelled.retain(|id| same(id) && is_over(tables, place(id)));
+        let open = runs.values_mut().flatten().filter(|run| run.end.is_none());
+        open.for_each(|run| run.end = Some(Instant::now()));
     }
 
     /// Whether everything that was acknowledged is over, or what is left.

@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) history: History,
     pub(super) truth: Truth,
     model: Model,
+    /// Whether the database may lose its last changes.
+    lossy: bool,
     replicas: Arc<Mutex<Vec<Arc<Replica>>>>,
 }
 
@@ -64,6 +66,7 @@ async fn live(seed: u64, loud: bool) -> Result<(), String> {
     let world = World {
         model: Model::new(history.clone(), before),
         truth: Truth::default(),
+        lossy: chance.random_ratio(1, 4),
         replicas: Arc::default(),
         history,
     };
@@ -140,7 +143,7 @@ impl World {
         let duration = Duration::from_millis(chance.random_range(100..9_000));
         let replicas = self.replicas();
         let replica = &replicas[chance.random_range(0..replicas.len())];
-        let what = chance.random_range(0..8);
+        let what = chance.random_range(0..9);
         self.history
             .note(|| format!("world: {what} befalls {} or a worker", replica.name));
         match what {
@@ -164,7 +167,20 @@ impl World {
                 let place = chance.random_range(0..workers.len());
                 let _ = workers[place].send(Fault::Stop(duration));
             }
+            6 if self.lossy => self.model.copy(),
+            7 if self.lossy => self.lose_the_tail(chance.random()),
             _ => {}
+        }
+    }
+
+    /// The database is replaced by an older copy of itself.
+    fn lose_the_tail(&self, notices: bool) {
+        if !self.model.restore(notices) {
+            return;
+        }
+        self.truth.forgive(&self.model.state().tables);
+        for replica in self.replicas() {
+            replica.link.cut(Duration::from_millis(300));
         }
     }
 

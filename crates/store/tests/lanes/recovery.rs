@@ -56,7 +56,7 @@ async fn recovery_begins_at_the_newest_snapshot_and_comes_to_the_same_memory() {
         apply(lane, &batch);
     };
     commit(&mut lane, 3).await;
-    let at = (lane.link().n, lane.to_snapshot());
+    let at = (lane.link(), lane.to_snapshot());
     commit(&mut lane, 7).await;
     world
         .database
@@ -68,7 +68,7 @@ async fn recovery_begins_at_the_newest_snapshot_and_comes_to_the_same_memory() {
     let gone = format!(
         "delete from chain where lane = {} and n <= {}",
         lane.id(),
-        at.0
+        at.0.n
     );
     world.execute(&gone).await;
     assert_eq!(writer.replay(lane.id()).await.unwrap(), lane);

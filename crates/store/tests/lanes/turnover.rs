@@ -225,7 +225,7 @@ async fn a_chain_goes_on_in_another_window_by_two_rows_of_one_batch() {
     let body = lane.to_snapshot();
     world
         .database
-        .write_snapshot(lane.id(), lane.link().n, &body)
+        .write_snapshot(lane.id(), lane.link(), &body)
         .await
         .unwrap();
     let window = first_window(&world, Table::Chain);
