@@ -31,12 +31,15 @@ const MAINTENANCE: &str = "postgres";
 pub struct PostgresOptions {
     /// PostgreSQL's `shared_buffers`, in MiB.
     pub shared_buffers_mb: u32,
+    /// Further environment variables of the server.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
         Self {
             shared_buffers_mb: 256,
+            env: Vec::new(),
         }
     }
 }

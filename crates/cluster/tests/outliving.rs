@@ -37,6 +37,7 @@ fn server_pid(dir: &Path) -> Option<u32> {
 fn options() -> PostgresOptions {
     PostgresOptions {
         shared_buffers_mb: 16,
+        ..PostgresOptions::default()
     }
 }
 

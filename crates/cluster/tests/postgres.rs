@@ -20,6 +20,7 @@ fn start(dir: &Path) -> Postgres {
         dir,
         PostgresOptions {
             shared_buffers_mb: 16,
+            ..PostgresOptions::default()
         },
     )
     .expect("the server starts")

@@ -36,6 +36,7 @@ fn options(dir: &Path) -> Options {
     Options {
         postgres: PostgresOptions {
             shared_buffers_mb: 16,
+            ..PostgresOptions::default()
         },
         binaries: Some(binaries),
         env: services.map(extra).to_vec(),
@@ -116,6 +117,7 @@ fn forget_data(dir: &Path) {
         dir,
         PostgresOptions {
             shared_buffers_mb: 16,
+            ..PostgresOptions::default()
         },
     )
     .expect("the directory is free")

@@ -23,7 +23,7 @@ impl Election {
              where state = 2 and marked < pg_snapshot_xmin(pg_current_snapshot())"#;
         // Keys belong to no lane.
         const PUT_OUT: &str = r#"update "window" w set state = 4, changed = clock_timestamp()
-             where state = 3 and (table_name = 'idempotency' or (select count(*) from lane_lease) <= (
+             where state = 3 and (table_name = 'idempotency' or (select lanes from installation) <= (
                  select count(*) from let_go l
                  where l.table_name = w.table_name and l.from_hour = w.from_hour))"#;
         let mut connection = self.connection.take().await?;

@@ -219,6 +219,7 @@ fn server_command(
     let mut command = nursery::command(binaries.program("postgres"), LastWord::Interrupt);
     command.arg("-D").arg(home.data()).current_dir("/");
     home.account.run(&mut command);
+    command.envs(options.env.iter().map(|(name, value)| (name, value)));
     for setting in [
         "listen_addresses=127.0.0.1",
         &format!("port={port}"),

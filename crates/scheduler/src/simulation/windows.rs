@@ -9,6 +9,7 @@ use domain::{Hour, HourRange, LaneId, Micros};
 use store::{CarryOver, Error, KeepHouse, Table, WindowMap, WindowState};
 
 use super::database::{State, Tables};
+use super::replica::LANES;
 use super::storage::Connection;
 
 /// How many hours the windows reach ahead: the world is shorter.
@@ -86,7 +87,6 @@ impl State {
         (xid, now): (u64, Micros),
     ) -> u64 {
         let oldest = self.open.first().copied().unwrap_or(xid);
-        let lanes = self.tables.leases.len();
         let windows = &mut self.tables.windows;
         let mut changed = 0;
         let mut gone = Vec::new();
@@ -105,7 +105,9 @@ impl State {
                 {
                     window.state = WindowState::Sealed;
                 }
-                WindowState::Sealed if *table == Table::Idempotency || told == lanes => {
+                WindowState::Sealed
+                    if *table == Table::Idempotency || told == usize::from(LANES) =>
+                {
                     gone.push((
                         *table,
                         HourRange {

@@ -31,6 +31,7 @@ impl Place {
             dir,
             PostgresOptions {
                 shared_buffers_mb: 1024,
+                ..PostgresOptions::default()
             },
         )?;
         server.drop_database("driver").await?;

@@ -45,6 +45,7 @@ impl Bed {
             dir,
             PostgresOptions {
                 shared_buffers_mb: 1024,
+                ..PostgresOptions::default()
             },
         )?;
         for name in ["bench", "limits"] {
