@@ -11,13 +11,20 @@ use tonic::{Status, Streaming};
 
 use crate::backoff::Backoff;
 use crate::cluster_view::View;
-use crate::scheduler_link::{self, ServiceToken};
+use crate::scheduler_link::{self, SchedulerClient, ServiceToken};
 use crate::seeds::Seed;
 
 /// A scheduler that doesn't say its view within this time is left for the next one.
 const FIRST_VIEW: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// A scheduler's views: its client, the first view, and those that follow.
+type Opened = (
+    SchedulerClient,
+    WatchClusterResponse,
+    Streaming<WatchClusterResponse>,
+);
 
 /// Whether the view is kept up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +87,7 @@ impl ViewWatcher {
         let candidates = self.candidates().await;
         let mut last_error = "no seed has an address".to_owned();
         for address in candidates {
-            let (first, stream) = match self.open(&address).await {
+            let (client, first, stream) = match self.open(&address).await {
                 Ok(opened) => opened,
                 Err(status) => {
                     last_error = format!("{address}: {}", status.message());
@@ -89,6 +96,9 @@ impl ViewWatcher {
                 }
             };
             self.follow(&address, first, stream).await;
+            // Not before: a connection whose client is gone and that has one stream counts as idle, and
+            // isn't pinged; a scheduler that stopped answering would be followed for ever.
+            drop(client);
             return true;
         }
         self.say_unreachable(&last_error);
@@ -109,10 +119,7 @@ impl ViewWatcher {
         known
     }
 
-    async fn open(
-        &self,
-        address: &str,
-    ) -> Result<(WatchClusterResponse, Streaming<WatchClusterResponse>), Status> {
+    async fn open(&self, address: &str) -> Result<Opened, Status> {
         let invalid = |error: anyhow::Error| Status::invalid_argument(error.to_string());
         let mut client = scheduler_link::client(address).map_err(invalid)?;
         let request = self.token.sign(WatchClusterRequest {});
@@ -125,7 +132,8 @@ impl ViewWatcher {
                 .ok_or_else(|| Status::unavailable("said nothing"))
         };
         let late = |_| Status::deadline_exceeded("said no view in time");
-        timeout(FIRST_VIEW, opening).await.map_err(late)?
+        let (first, stream) = timeout(FIRST_VIEW, opening).await.map_err(late)??;
+        Ok((client, first, stream))
     }
 
     async fn follow(
