@@ -2,13 +2,17 @@
 
 mod handing_in;
 mod ledger;
+mod log;
 pub mod main_job;
 mod rig;
 mod tracker;
+mod until;
 mod work;
 
 pub use handing_in::{HandedIn, hand_in, hand_in_each};
 pub use ledger::Ledger;
+pub use log::{count_events, events, until_logged};
 pub use rig::{Rig, UnderWay};
 pub use tracker::{Counts, Seen, Tracker};
+pub use until::until;
 pub use work::{retry_policy, submission};
