@@ -138,6 +138,12 @@ impl Cluster {
         &self.launches.secrets.worker_key
     }
 
+    /// What gateways show schedulers.
+    #[must_use]
+    pub fn service_token(&self) -> &str {
+        &self.launches.secrets.service_token
+    }
+
     /// All processes, in the order of their start.
     #[must_use]
     pub fn members(&self) -> Vec<Arc<Member>> {
