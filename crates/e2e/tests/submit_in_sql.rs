@@ -2,20 +2,20 @@
 
 mod lanes;
 
-use std::env;
 use std::fs;
-use std::io::{ErrorKind, Write, stderr};
-use std::path::PathBuf;
+use std::io::ErrorKind;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use cluster::{ExtraEnv, Service};
-use e2e::{Rig, submission};
+use e2e::{Rig, python_with, say_skipped, submission};
 use proto::v1::{Execution, ExecutionState, Submission};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tonic::Code;
+
+const PSYCOPG: &str = "psycopg[binary]==3.3.9\n";
 
 /// A cluster, and an application's table in its database.
 async fn rig() -> Result<Rig> {
@@ -219,13 +219,13 @@ async fn the_examples_of_the_manual_work() -> Result<()> {
     let mut tried = i64::from(try_example("psql", psql)?);
     let program = dir.path().join("order.py");
     fs::write(&program, example("python")?)?;
-    match python_with_psycopg() {
+    match python_with("psycopg", PSYCOPG) {
         Ok(python) => {
             let mut order = Command::new(python);
             order.arg(&program).env("DATABASE_URL", url);
             tried += i64::from(try_example("Python", order)?);
         }
-        Err(why) => skipped("Python", &why)?,
+        Err(why) => say_skipped("the example for Python", &why)?,
     }
 
     let orders: i64 = sqlx::query_scalar("select count(*) from orders")
@@ -269,7 +269,7 @@ fn example(language: &str) -> Result<String> {
 fn try_example(name: &str, mut command: Command) -> Result<bool> {
     match command.output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            skipped(name, &error.into())?;
+            say_skipped(&format!("the example for {name}"), &error.into())?;
             Ok(false)
         }
         ended => {
@@ -283,57 +283,4 @@ fn try_example(name: &str, mut command: Command) -> Result<bool> {
             Ok(true)
         }
     }
-}
-
-/// Written past the capture of tests' output: nobody shall take this for a success.
-fn skipped(name: &str, why: &anyhow::Error) -> Result<()> {
-    let why = format!("\n*** SKIPPED: the example for {name} could not be tried: {why:#}\n");
-    Ok(writeln!(stderr(), "{why}")?)
-}
-
-/// The Python of an environment in `target/` that has psycopg; it is made the first time.
-fn python_with_psycopg() -> Result<PathBuf> {
-    const PSYCOPG: &str = "psycopg[binary]==3.3.9";
-    let us = env::current_exe()?;
-    let target = us
-        .ancestors()
-        .nth(3)
-        .context("this test is not in a target folder")?;
-    let environment = target.join("python-psycopg");
-    let python = environment.join("bin").join("python3");
-    let installed = environment.join("installed.txt");
-    if fs::read_to_string(&installed).is_ok_and(|there| there == PSYCOPG) {
-        return Ok(python);
-    }
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv", "--clear"]).arg(&environment);
-    run(make)?;
-    let mut install = Command::new(&python);
-    install
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .args(["--only-binary=:all:", PSYCOPG]);
-    run(install)?;
-    fs::write(&installed, PSYCOPG)?;
-    Ok(python)
-}
-
-fn run(mut command: Command) -> Result<()> {
-    let program = command.get_program().to_owned();
-    let ended = command
-        .output()
-        .with_context(|| format!("can't run {}", program.display()))?;
-    let errors = String::from_utf8_lossy(&ended.stderr);
-    ensure!(
-        ended.status.success(),
-        "{} ended with {}: {errors}",
-        program.display(),
-        ended.status
-    );
-    Ok(())
 }

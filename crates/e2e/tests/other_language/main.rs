@@ -1,13 +1,11 @@
 //! A client in another language, made from the files in `proto/` and nothing else of ours.
 
-use std::env;
 use std::fs;
-use std::io::{Write, stderr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use e2e::Rig;
+use anyhow::{Context, Result};
+use e2e::{Rig, python_with, run_to_end, say_skipped};
 use tempfile::TempDir;
 
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/other_language");
@@ -15,16 +13,10 @@ const PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_made_from_the_proto_files_in_python_submits_watches_and_gets() -> Result<()> {
-    let python = match python_with_grpc() {
+    let requirements = fs::read_to_string(Path::new(HERE).join("requirements.txt"))?;
+    let python = match python_with("client", &requirements) {
         Ok(python) => python,
-        Err(why) => {
-            // Written past the capture of tests' output: nobody shall take this for a success.
-            writeln!(
-                stderr(),
-                "\n*** SKIPPED: the client in Python could not be tried: {why:#}\n"
-            )?;
-            return Ok(());
-        }
+        Err(why) => return say_skipped("the client in Python", &why),
     };
     let generated = generate(&python)?;
     let rig = Rig::start(|_| {}).await?;
@@ -35,43 +27,8 @@ async fn a_client_made_from_the_proto_files_in_python_submits_watches_and_gets()
         .args([address.trim_start_matches("http://"), rig.cluster.key()])
         .env("PYTHONPATH", generated.path())
         .env("PYTHONDONTWRITEBYTECODE", "1");
-    run(client)?;
+    run_to_end(client)?;
     rig.stop().await
-}
-
-/// The Python of an environment in `target/` that has the packages of `requirements.txt`; it is made
-/// the first time.
-fn python_with_grpc() -> Result<PathBuf> {
-    let us = env::current_exe()?;
-    let target = us
-        .ancestors()
-        .nth(3)
-        .context("this test is not in a target folder")?;
-    let environment = target.join("python-client");
-    let python = environment.join("bin").join("python3");
-    let requirements = Path::new(HERE).join("requirements.txt");
-    let installed = environment.join("installed-requirements.txt");
-    let wanted = fs::read(&requirements)?;
-    if fs::read(&installed).is_ok_and(|there| there == wanted) {
-        return Ok(python);
-    }
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv", "--clear"]).arg(&environment);
-    run(make)?;
-    let mut install = Command::new(&python);
-    install
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .args(["--only-binary=:all:", "--requirement"])
-        .arg(&requirements);
-    run(install)?;
-    fs::write(&installed, wanted)?;
-    Ok(python)
 }
 
 /// The client API's Python code.
@@ -83,22 +40,6 @@ fn generate(python: &Path) -> Result<TempDir> {
         .arg(format!("--python_out={}", generated.path().display()))
         .arg(format!("--grpc_python_out={}", generated.path().display()))
         .args(["watchwork/v1/common.proto", "watchwork/v1/executions.proto"]);
-    run(generate)?;
+    run_to_end(generate)?;
     Ok(generated)
-}
-
-fn run(mut command: Command) -> Result<()> {
-    let program = command.get_program().to_owned();
-    let ended = command
-        .output()
-        .with_context(|| format!("can't run {}", program.display()))?;
-    ensure!(
-        ended.status.success(),
-        "{} ended with {}: {}{}",
-        program.display(),
-        ended.status,
-        String::from_utf8_lossy(&ended.stdout),
-        String::from_utf8_lossy(&ended.stderr)
-    );
-    Ok(())
 }
