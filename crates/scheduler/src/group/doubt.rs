@@ -84,7 +84,8 @@ impl Group {
                 self.after = Some(blank);
                 Fate::Committed
             }
-            Err(Error::Deposed { .. }) => Fate::Deposed,
+            // Even if somebody else writes to the lane by now: the batch is there, and nobody may be told that
+            // nothing was taken.
             Err(_) => Fate::Unknown,
         }
     }
