@@ -43,6 +43,22 @@ impl Catalog {
         }
     }
 
+    /// Forgets all answers: the database may have lost what they are about, and give their numbers again.
+    pub(crate) fn forget(&self) {
+        self.tenants.forget();
+        self.queues_by_name.forget();
+        self.queues.forget();
+        self.type_numbers.forget();
+        self.types.forget();
+        self.policies.forget();
+        self.keys.forget();
+        let mut numbers = self
+            .policy_numbers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        numbers.clear();
+    }
+
     pub(crate) async fn tenant(&self, number: i32) -> Result<Option<Arc<str>>, Error> {
         let find = async || Ok(self.database.tenant_name(number).await?.map(Arc::from));
         self.tenants.get(number, find).await
@@ -178,6 +194,11 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
         }
         entries.insert(key, (found.clone(), until));
         Ok(found)
+    }
+
+    fn forget(&self) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.clear();
     }
 
     fn fresh(&self, key: &K) -> Option<Option<V>> {

@@ -253,6 +253,8 @@ impl LaneKeeper {
         let Some(identity) = self.identity.filter(|_| !wanted.is_empty()) else {
             return;
         };
+        // Perhaps the database has lost what is remembered of it: lanes are taken over from what it has now.
+        self.shared.catalog.forget();
         self.coming.extend(wanted.iter().map(|lease| lease.lane));
         tokio::spawn(take_over(
             Arc::clone(&self.shared),

@@ -175,7 +175,7 @@ impl Group {
     pub(super) fn forget(&mut self, lane: LaneId) {
         self.lanes.remove(&lane);
         self.sides.remove(&lane);
-        // What they name may be what the database lost.
+        // Perhaps the database has lost what they name: they are looked up anew.
         self.recent_keys.clear();
         // Whoever watches there asks the new owner.
         self.watchers.retain(|id, watching| {
