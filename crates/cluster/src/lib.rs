@@ -22,5 +22,5 @@ pub use cluster::Cluster;
 pub use dev_file::{DevFile, DevProcess};
 pub use member::{Launch, Member};
 pub use options::{ExtraEnv, Options, Queue, Tenant};
-pub use postgres::{Postgres, PostgresOptions};
+pub use postgres::{Postgres, PostgresOptions, Timeline};
 pub use service::Service;

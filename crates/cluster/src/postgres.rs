@@ -35,6 +35,15 @@ pub struct PostgresOptions {
     pub env: Vec<(String, String)>,
 }
 
+/// As which timeline an older copy of a server's data goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timeline {
+    /// Its own, as if nothing had been after it: what a copied directory does.
+    Same,
+    /// One of its own, as what was recovered from an archive or promoted does.
+    New,
+}
+
 impl Default for PostgresOptions {
     fn default() -> Self {
         Self {
@@ -151,6 +160,32 @@ impl Postgres {
     pub fn restart(&self) -> Result<()> {
         self.halt()?;
         postmaster::clear_leftovers(&self.home.data())?;
+        self.launch()
+    }
+
+    /// Keeps a copy of the data as it is: the server is stopped for that, in order, and started again at
+    /// the same address.
+    ///
+    /// # Errors
+    /// It doesn't stop or start, or the copy can't be made.
+    pub fn keep_copy(&self) -> Result<()> {
+        self.halt()?;
+        self.home.keep_copy()?;
+        self.launch()
+    }
+
+    /// Loses everything that was committed since [`keep_copy`](Self::keep_copy), as a restored backup or a
+    /// standby that lagged behind does: `kill -9`, the copy in the place of the data, and a start at the
+    /// same address.
+    ///
+    /// # Errors
+    /// There is no copy, or the server doesn't start.
+    pub fn go_back_to_copy(&self, timeline: Timeline) -> Result<()> {
+        self.kill()?;
+        self.home.go_back_to_copy()?;
+        if timeline == Timeline::New {
+            self.home.begin_a_timeline()?;
+        }
         self.launch()
     }
 

@@ -121,6 +121,40 @@ impl Home {
         fs::rename(&new, self.data()).context("can't rename the new data directory")
     }
 
+    /// Keeps a copy of the data, in the place of an earlier one. The server must be stopped.
+    pub(super) fn keep_copy(&self) -> Result<()> {
+        let copy = self.copy();
+        if copy.exists() {
+            fs::remove_dir_all(&copy)?;
+        }
+        let mut copying = Command::new("cp");
+        copying.arg("-a").arg(self.data()).arg(&copy);
+        self.account.finish(copying)
+    }
+
+    /// Puts the copy in the place of the data, which is set aside: those who were killed with the server
+    /// may still be about to end in it.
+    pub(super) fn go_back_to_copy(&self) -> Result<()> {
+        let aside = (1..).map(|number| self.path.join(format!("data.lost-{number}")));
+        let aside = aside.into_iter().find(|aside| !aside.exists());
+        fs::rename(self.data(), aside.context("there is a free name")?)?;
+        fs::rename(self.copy(), self.data()).context("there is no copy of the data")
+    }
+
+    /// Makes the next start a recovery from an archive, which is empty: it ends at once, on a timeline
+    /// of its own.
+    pub(super) fn begin_a_timeline(&self) -> Result<()> {
+        const PREPARE: &str = "echo \"restore_command = 'false'\" >> \"$0/postgresql.auto.conf\" \
+             && touch \"$0/recovery.signal\"";
+        let mut prepare = Command::new("sh");
+        prepare.args(["-c", PREPARE]).arg(self.data());
+        self.account.finish(prepare)
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.path.join("data.copy")
+    }
+
     fn password_file(&self) -> PathBuf {
         self.path.join("password")
     }
