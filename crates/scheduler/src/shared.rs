@@ -125,8 +125,11 @@ impl Shared {
             queue: (self.catalog.queue(queue).await?).ok_or_else(|| missing("queue", queue))?,
             job_type: (self.catalog.job_type(job_type).await?)
                 .ok_or_else(|| missing("job_type", job_type))?,
-            policy: (self.catalog.policy(policy).await?)
-                .ok_or_else(|| missing("retry_policy", policy))?,
+            policy: (self.catalog.policy(policy).await?).unwrap_or_else(|| {
+                // The database lost it with its last changes; its number doesn't come again.
+                tracing::warn!(policy, "a retry policy is gone: the default one is used");
+                RetryPolicy::default()
+            }),
             head: Arc::new(head),
         })
     }

@@ -29,7 +29,7 @@ impl Database {
         (identity, now): (DatabaseIdentity, Micros),
     ) -> Result<Lane, Error> {
         let LaneLease { lane, epoch, .. } = *lease;
-        self.skip_foreign_numbers(connection).await?;
+        self.skip_numbers(connection).await?;
         let mut last = None;
         for _ in 0..TRIES {
             let mut memory = self.replay(connection, lane).await?;
@@ -55,13 +55,16 @@ impl Database {
         }))
     }
 
-    /// Leaves a gap in the numbers of executions that come through the inbox: those that the database may have
-    /// lost with its last changes don't come again. One at a time, or the sequence would go back.
-    async fn skip_foreign_numbers(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        const SKIP: &str = "select setval('ext_seq', nextval('ext_seq') + (1 << 20))
-             from (select pg_advisory_xact_lock(hashtext('ext_seq')) offset 0) one";
+    /// Leaves gaps in the numbers that the database gives: those that it may have lost with its last changes
+    /// don't come again, for executions that come through inboxes, retry policies and job types. One at a
+    /// time, or the sequences would go back.
+    async fn skip_numbers(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        const SKIP: &str = "select setval(s.name, nextval(s.name) + s.gap)
+             from (select pg_advisory_xact_lock(hashtext('ext_seq')) offset 0) one,
+                 (values ('ext_seq', 1 << 20), ('retry_policy_number_seq', 64),
+                     ('job_type_number_seq', 64)) s (name, gap)";
         let skip = sqlx::query(SKIP).execute(connection);
-        self.timed("ext_seq_skip", "update", skip).await.map(drop)
+        self.timed("skip_numbers", "update", skip).await.map(drop)
     }
 
     /// Ends the sessions that a take-over waits for: an old owner that was stopped in the middle of a

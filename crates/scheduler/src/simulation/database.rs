@@ -157,24 +157,23 @@ impl Model {
         state.copy = Some((state.tables.clone(), state.next_foreign));
     }
 
-    /// Replaces the database by its last copy, on another timeline or as if nothing had been. Says whether
-    /// there is one.
-    pub(super) fn restore(&self, notices: bool) -> bool {
+    /// Replaces the database by its last copy, on another timeline or as if nothing had been. Gives
+    /// what it was, if there is a copy.
+    pub(super) fn restore(&self, notices: bool) -> Option<Tables> {
         let mut state = self.state();
-        let Some((tables, next_foreign)) = state.copy.take() else {
-            return false;
-        };
+        let (tables, next_foreign) = state.copy.take()?;
         self.history
             .note(|| format!("db: is replaced by its copy, on another timeline: {notices}"));
         let timeline = state.tables.identity.timeline + i32::from(notices);
-        (state.tables, state.next_foreign) = (tables, next_foreign);
+        let before = std::mem::replace(&mut state.tables, tables);
+        state.next_foreign = next_foreign;
         state.tables.identity.timeline = timeline;
         // Numbers of transactions go on: they are handles here.
         state.open.clear();
         state.locks.clear();
         drop(state);
         self.ended.notify_waiters();
-        true
+        Some(before)
     }
 
     /// Ends a transaction: what it held is free.

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::lane::Lane;
-use domain::{ExecutionId, ExecutionState, LaneId};
+use domain::{ExecutionId, ExecutionState, Hour, LaneId};
 use store::{Outcome, StoredAttempt, StoredExecution};
 use tokio::time::Instant;
 
 use super::database::Tables;
 use super::replica::WORKER_LEASE;
 
-/// How long a scheduler may take to notice that the database has lost changes.
-const UNNOTICED: Duration = Duration::from_secs(3);
+/// How long a scheduler may take to notice that the database has lost changes, or to tell of what it did before:
+/// it may be stopped for as long.
+const UNNOTICED: Duration = Duration::from_secs(12);
 
 /// One run of a handler.
 struct Run {
@@ -31,7 +32,7 @@ struct Notes {
     /// Which submission an execution was ever given to.
     given: BTreeMap<ExecutionId, u64>,
     /// What the database lost, and when.
-    lost: (BTreeSet<ExecutionId>, Option<Instant>),
+    lost: (BTreeSet<(LaneId, u64, Hour)>, Option<Instant>),
     /// What was said to be over by a cancellation.
     cancelled: BTreeSet<ExecutionId>,
     wrong: Vec<String>,
@@ -49,7 +50,8 @@ impl Truth {
     pub(super) fn accepted(&self, id: ExecutionId, number: u64) {
         let mut notes = self.notes();
         let (lost, since) = &notes.lost;
-        if lost.contains(&id) && since.is_some_and(|since| since.elapsed() < UNNOTICED) {
+        let place = (id.lane(), id.seq(), id.home());
+        if lost.contains(&place) && since.is_some_and(|since| since.elapsed() < UNNOTICED) {
             return;
         }
         notes.accepted.insert(id, number);
@@ -129,7 +131,7 @@ impl Truth {
     }
 
     /// The database has lost its last changes: what was said since doesn't hold, and what runs may run again.
-    pub(super) fn forgive(&self, tables: &Tables) {
+    pub(super) fn forgive(&self, before: &Tables, tables: &Tables) {
         let mut notes = self.notes();
         let Notes {
             accepted,
@@ -143,8 +145,10 @@ impl Truth {
             let row = tables.execution(place(id));
             row.is_some_and(|(home, _)| *home == id.home())
         };
-        let gone: Vec<ExecutionId> = accepted.keys().filter(|id| !same(id)).copied().collect();
-        lost.0.extend(gone);
+        let gone = before.executions.iter();
+        let gone = gone.filter(|(place, _)| tables.execution(**place).is_none());
+        lost.0
+            .extend(gone.map(|((lane, seq), (home, _))| (*lane, *seq, *home)));
         lost.1 = Some(Instant::now());
         accepted.retain(|id, _| same(id));
         cancelled.retain(|id| same(id) && is_over(tables, place(id)));

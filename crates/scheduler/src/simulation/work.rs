@@ -41,6 +41,8 @@ struct Stream {
 
 /// A task that it holds: begun, or done and not settled.
 struct HeldTask {
+    /// The scheduler that handed it out.
+    origin: String,
     /// The scheduler by whose lease it has the right.
     by: String,
     until: Instant,
@@ -274,6 +276,12 @@ impl Worker {
             Some(work_response::Message::Revoke(revoke)) => {
                 for task in revoke.held {
                     let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+                    let held = self.held.get(&(id, task.fence));
+                    let origin = held.map(|held| held.origin.clone());
+                    // Whoever handed it out takes the worker for its holder still: the next Hello tells.
+                    if let Some(origin) = origin.filter(|origin| origin != from) {
+                        self.streams.remove(&origin);
+                    }
                     self.give_up(id, task.fence);
                 }
             }
@@ -344,6 +352,7 @@ impl Worker {
             _ => self.chance.random_range(1..400),
         };
         let held = HeldTask {
+            origin: from.to_owned(),
             by: from.to_owned(),
             until: Instant::now() + Duration::from_millis(run),
             done: None,

@@ -175,10 +175,10 @@ impl World {
 
     /// The database is replaced by an older copy of itself.
     fn lose_the_tail(&self, notices: bool) {
-        if !self.model.restore(notices) {
+        let Some(before) = self.model.restore(notices) else {
             return;
-        }
-        self.truth.forgive(&self.model.state().tables);
+        };
+        self.truth.forgive(&before, &self.model.state().tables);
         for replica in self.replicas() {
             replica.link.cut(Duration::from_millis(300));
         }

@@ -26,7 +26,7 @@ impl Link {
             Response::Dispatch(dispatch) => self.take_on(scheduler, dispatch.tasks),
             Response::Settlements(settled) => self.settle(peer, &settled.settlements),
             Response::ClusterView(view) => self.see(view),
-            Response::Revoke(revoked) => self.revoke(&revoked.held),
+            Response::Revoke(revoked) => self.revoke(scheduler, &revoked.held),
             Response::Cancel(cancelled) => self.cancel(&cancelled.held),
             Response::TakeBack(listed) => self.take_back(&listed.held),
             Response::Demand(demand) => self.peers.note_demand(peer, demand.tasks),

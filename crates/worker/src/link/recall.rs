@@ -5,14 +5,29 @@ use proto::v1;
 
 use super::Link;
 use super::held::{Held, Stage};
+use super::peers::PeerId;
+use super::schedulers::SchedulerRef;
 use crate::outcome::{Outcome, Report, Times};
 use crate::stop::Urgency;
 
 impl Link {
     /// Lets go of what the worker has no right to: nothing is reported.
-    pub(super) fn revoke(&mut self, revoked: &[v1::Held]) {
+    pub(super) fn revoke(&mut self, by: SchedulerRef, revoked: &[v1::Held]) {
+        let mut misled: Vec<PeerId> = Vec::new();
         for (id, fence) in named(revoked) {
+            let held = self.holdings.exact_mut(id, fence);
+            let origin = held.map(|held| held.origin).filter(|origin| *origin != by);
+            // Whoever handed it out takes the worker for its holder still: the next Hello tells.
+            misled.extend(origin.and_then(|origin| self.peers.with(origin)));
             self.let_go(id, fence);
+        }
+        misled.sort_unstable();
+        misled.dedup();
+        for peer in misled {
+            self.lost(
+                peer,
+                "another scheduler revoked what it handed out".to_owned(),
+            );
         }
     }
 
