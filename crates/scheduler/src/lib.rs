@@ -24,6 +24,7 @@ mod session;
 mod shared;
 #[cfg(test)]
 mod simulation;
+mod turns;
 
 pub use args::Args;
 pub use server::serve;

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::lane::{Lane, Round, Row};
+use domain::lane::{Lane, Row};
 use domain::{HourRange, LaneId};
 use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
@@ -19,6 +19,7 @@ use crate::dispatch::{Bell, Servings};
 use crate::line_metrics::LinesMetrics;
 use crate::log_budget::LogBudget;
 use crate::shared::Shared;
+use crate::turns::TurnOrder;
 
 /// Inputs beyond this wait at the sender.
 const QUEUE: usize = 1_024;
@@ -62,7 +63,7 @@ pub(crate) struct Group {
     pub(super) held_up: bool,
     /// Claims whose commit's answer was lost.
     pub(super) unsent: BTreeSet<HeldTask>,
-    pub(super) round: Round,
+    pub(super) turns: TurnOrder,
     pub(super) servings: Servings,
     pub(super) watchers: FxHashMap<domain::ExecutionId, Vec<mpsc::UnboundedSender<Watched>>>,
     /// The windows that wait for the lanes, and since when they are seen to.
@@ -102,7 +103,7 @@ impl Group {
             after: None,
             held_up: false,
             unsent: BTreeSet::new(),
-            round: Round::default(),
+            turns: TurnOrder::default(),
             servings: Servings::default(),
             watchers: FxHashMap::default(),
             sealed: BTreeMap::new(),

@@ -16,7 +16,7 @@ use super::intake::Pending;
 use super::keys::Named;
 use super::plan::{CancelledNow, Effects, Planner};
 use super::reads::Reads;
-use crate::dispatch::Turns;
+use crate::turns::Turns;
 use crate::{lifecycle, posting};
 
 /// How long a commit may take before its connection is given up: longer than the database's own limit on
@@ -160,7 +160,7 @@ impl Group {
         let mut lacking = Vec::new();
         if !sessions.is_empty() {
             let candidates = planner.candidates(&sessions, &mut self.servings, &mut lacking);
-            let mut turns = Turns::new(&mut self.round, candidates);
+            let mut turns = Turns::new(&mut self.turns, candidates, |_| false);
             lacking.extend(planner.claim(&sessions, &mut turns));
         }
         let planned = planner.seal();

@@ -6,10 +6,11 @@ use domain::LaneId;
 use domain::lane::{Class, Run};
 
 use super::{ClaimedTask, Planner};
-use crate::dispatch::{Candidate, Servings, Turns};
+use crate::dispatch::{Candidate, Servings};
 use crate::group::side::Held;
 use crate::session::{Session, Slot};
 use crate::shared::Work;
+use crate::turns::{Leaves, Turns};
 
 /// Claims of one batch.
 const CLAIMS: usize = 1_000;
@@ -32,53 +33,80 @@ impl Planner<'_> {
             .iter()
             .for_each(|session| session.set_wanted(self.group, false));
         while self.effects.claimed.len() < CLAIMS {
-            let Some((priority, candidate)) = turns.next() else {
+            let Some(candidate) = turns.next() else {
                 break;
             };
             let (lane, class) = (candidate.lane, candidate.class);
             begin = begin.wrapping_add(1);
             let Some(session) = turn_of(sessions, &candidate.sessions, begin, self.group) else {
                 // Room that another group has now must come here too.
-                for place in &candidate.sessions {
+                for place in candidate.sessions.iter() {
                     sessions[*place].set_wanted(self.group, true);
                 }
-                turns.remove(priority);
+                turns.leave(class.priority, Leaves::Waiting);
                 continue;
             };
-            match self.claim_some(lane, class, session) {
-                Claim::Some => {}
-                Claim::HeadsLack(run) => {
+            let claimed = self.effects.claimed.len();
+            let stopped = self.claim_turn(lane, class, session);
+            if self.effects.claimed.len() > claimed {
+                turns.served();
+            }
+            match stopped {
+                None => {}
+                Some(Stopped::HeadsLack(run)) => {
                     lacking.push((lane, run, class));
-                    turns.remove(priority);
+                    turns.leave(class.priority, Leaves::Waiting);
                 }
-                Claim::LineEmpty => turns.remove(priority),
+                Some(Stopped::LineEmpty) => turns.leave(class.priority, Leaves::Empty),
             }
         }
         lacking
     }
 
-    fn claim_some(&mut self, lane: LaneId, class: Class, session: &Arc<Session>) -> Claim {
+    /// What a line gets in one turn: as much whether its executions came one by one or many together.
+    fn claim_turn(
+        &mut self,
+        lane: LaneId,
+        class: Class,
+        session: &Arc<Session>,
+    ) -> Option<Stopped> {
+        let mut left = (session.free(self.group) / 4).clamp(1, TURN);
+        while left > 0 {
+            match self.claim_run(lane, class, (session, left)) {
+                // Another group may have taken the room in the meantime: then it is the next one's turn.
+                Ok(0) => return None,
+                Ok(count) => left = left.saturating_sub(count),
+                Err(stopped) => return Some(stopped),
+            }
+        }
+        None
+    }
+
+    /// Claims up to `most` of the run at the head of a line; gives how many.
+    fn claim_run(
+        &mut self,
+        lane: LaneId,
+        class: Class,
+        (session, most): (&Arc<Session>, u32),
+    ) -> Result<u32, Stopped> {
         let (Some(draft), Some(side)) = (self.drafts.get_mut(&lane), self.sides.get_mut(&lane))
         else {
-            return Claim::LineEmpty;
+            return Err(Stopped::LineEmpty);
         };
         let Some(head) = draft.peek(class) else {
-            return Claim::LineEmpty;
+            return Err(Stopped::LineEmpty);
         };
-        let free = session.free(self.group);
-        let most = head.count.min((free / 4).clamp(1, TURN));
-        let known = side.heads.known_from(head.first, most);
+        let known = side.heads.known_from(head.first, head.count.min(most));
         if known == 0 {
-            return Claim::HeadsLack(head);
+            return Err(Stopped::HeadsLack(head));
         }
         let slots: Vec<Slot> = (0..known)
             .map_while(|_| session.try_take(self.group))
             .collect();
         let count = u32::try_from(slots.len()).unwrap_or(0);
         let fence = draft.fence();
-        // Another group may have taken the room in the meantime: then it is the next one's turn.
         let Some(run) = draft.claim(class, count, &session.worker_id) else {
-            return Claim::Some;
+            return Ok(0);
         };
         for (seq, slot) in (run.first..).zip(slots) {
             let Some(known) = side.heads.take(seq) else {
@@ -100,7 +128,7 @@ impl Planner<'_> {
                 enqueued: run.enqueued,
             });
         }
-        Claim::Some
+        Ok(count)
     }
 
     /// The lines in which something waits that one of the sessions serves.
@@ -110,6 +138,7 @@ impl Planner<'_> {
         servings: &mut Servings,
         unknown: &mut Vec<(LaneId, Run, Class)>,
     ) -> Vec<Candidate> {
+        servings.begin(sessions);
         let waiting = self
             .lanes
             .iter()
@@ -134,12 +163,12 @@ impl Planner<'_> {
                 let Work {
                     queue, job_type, ..
                 } = &*known.work;
-                let sessions = servings.who(class, &queue.name, job_type, sessions);
+                let sessions = servings.who(class, (&queue.name, job_type), sessions);
                 if !sessions.is_empty() {
                     candidates.push(Candidate {
                         lane: *lane,
                         class,
-                        sessions,
+                        sessions: Arc::clone(sessions),
                     });
                 }
             }
@@ -148,8 +177,8 @@ impl Planner<'_> {
     }
 }
 
-enum Claim {
-    Some,
+/// Why a line gets no more.
+enum Stopped {
     LineEmpty,
     HeadsLack(Run),
 }
