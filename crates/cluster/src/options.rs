@@ -65,6 +65,10 @@ pub struct Queue {
     /// How many lanes it spreads over, 1 to all: more share the load between schedulers, one keeps
     /// order and limits exact.
     pub slices: u16,
+    /// A higher priority goes first, always.
+    pub strict: bool,
+    /// How many executions may wait in it; none: no limit.
+    pub max_depth: Option<u64>,
 }
 
 /// A variable for all processes of one service.
@@ -79,12 +83,14 @@ pub struct ExtraEnv {
 }
 
 impl Queue {
-    /// A queue that spreads over so many lanes.
+    /// A queue that spreads over so many lanes; its options are none.
     #[must_use]
     pub fn new(name: impl Into<String>, slices: u16) -> Self {
         Self {
             name: name.into(),
             slices,
+            strict: false,
+            max_depth: None,
         }
     }
 }

@@ -28,7 +28,14 @@ pub(crate) fn write(dir: &Path, tenants: &[Tenant], secrets: &Secrets) -> Result
 }
 
 fn tenant_seed(tenant: &Tenant, secrets: &Secrets) -> Value {
-    let queue = |queue: &Queue| json!({"name": queue.name, "slices": queue.slices});
+    let queue = |queue: &Queue| {
+        json!({
+            "name": queue.name,
+            "slices": queue.slices,
+            "strict": queue.strict,
+            "max_depth": queue.max_depth,
+        })
+    };
     let queues: Vec<Value> = tenant.queues.iter().map(queue).collect();
     json!({
         "name": tenant.name,

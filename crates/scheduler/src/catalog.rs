@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use domain::RetryPolicy;
 use rustc_hash::FxHashMap;
-use store::{ApiKey, Error, Queue, SharedStorage};
+use store::{ApiKey, Error, Options, Queue, SharedStorage};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long the answer "there is none" is believed.
@@ -26,6 +27,7 @@ pub(crate) struct Catalog {
     policies: Cache<i32, RetryPolicy>,
     policy_numbers: RwLock<Vec<(RetryPolicy, i32)>>,
     keys: Cache<String, Arc<ApiKey>>,
+    options: watch::Sender<Arc<Options>>,
 }
 
 impl Catalog {
@@ -40,6 +42,7 @@ impl Catalog {
             policies: Cache::default(),
             policy_numbers: RwLock::default(),
             keys: Cache::default(),
+            options: watch::Sender::default(),
         }
     }
 
@@ -135,6 +138,25 @@ impl Catalog {
     pub(crate) async fn key(&self, id: &str) -> Result<Option<Arc<ApiKey>>, Error> {
         let find = async || Ok(self.database.key(id).await?.map(Arc::new));
         self.keys.get_for(id.to_owned(), KEY_FOR, find).await
+    }
+
+    /// The options of queues and tenants, as they were read last.
+    pub(crate) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.borrow())
+    }
+
+    /// Reads the options of queues and tenants.
+    pub(crate) async fn read_options(&self) -> Result<(), Error> {
+        let read = self.database.options().await?;
+        let changed = |known: &mut Arc<Options>| {
+            let changes = **known != read;
+            if changes {
+                *known = Arc::new(read);
+            }
+            changes
+        };
+        self.options.send_if_modified(changed);
+        Ok(())
     }
 
     /// Makes job types known; a worker that serves all tenants announces them as tenant 0.

@@ -14,6 +14,7 @@ mod line_families;
 mod line_metrics;
 mod log_budget;
 mod metrics;
+mod options;
 mod ownership;
 mod peers;
 mod posting;

@@ -5,7 +5,7 @@ use anyhow::{Context, ensure};
 use domain::{LaneId, limits};
 use proto::internal::v1::KeyScope;
 use serde::Deserialize;
-use store::{ApiKey, Database};
+use store::{ApiKey, Database, QueueOptions};
 
 use crate::credentials::ShownKey;
 
@@ -24,6 +24,8 @@ pub(crate) struct Seed {
 #[serde(deny_unknown_fields)]
 struct SeedTenant {
     name: String,
+    /// How many executions may wait in all its queues.
+    max_depth: Option<u64>,
     #[serde(default)]
     queues: Vec<SeedQueue>,
     #[serde(default)]
@@ -37,6 +39,11 @@ struct SeedQueue {
     /// How many lanes it spreads over; one keeps order and limits exact.
     #[serde(default = "one")]
     slices: u16,
+    /// A higher priority goes first, always.
+    #[serde(default)]
+    strict: bool,
+    /// How many executions may wait in it.
+    max_depth: Option<u64>,
 }
 
 fn one() -> u16 {
@@ -70,7 +77,7 @@ impl Seed {
     pub(crate) async fn plant(&self, database: &Database, lanes: u16) -> anyhow::Result<()> {
         for tenant in &self.tenants {
             limits::check_name("tenant", &tenant.name)?;
-            let number = database.ensure_tenant(&tenant.name).await?;
+            let number = (database.ensure_tenant_with(&tenant.name, tenant.max_depth)).await?;
             for queue in &tenant.queues {
                 limits::check_name("queue", &queue.name)?;
                 ensure!(
@@ -79,7 +86,12 @@ impl Seed {
                     queue.name
                 );
                 let lanes = lanes_of(number, &queue.name, queue.slices, lanes);
-                database.ensure_queue(number, &queue.name, &lanes).await?;
+                let options = QueueOptions {
+                    strict: queue.strict,
+                    max_depth: queue.max_depth,
+                };
+                let name = &queue.name;
+                (database.ensure_queue_with(number, name, &lanes, options)).await?;
             }
             for key in &tenant.keys {
                 database.put_key(&key.stored(number)?).await?;

@@ -20,6 +20,7 @@ use crate::dispatch::Bell;
 use crate::group::Group;
 use crate::leader::{Leader, WindowTerms};
 use crate::metrics::{Metrics, query_times};
+use crate::options;
 use crate::ownership::LaneKeeper;
 use crate::peers::MESSAGE_BYTES;
 use crate::rpc::{Internal, WorkerApi};
@@ -45,6 +46,12 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
         .unwrap_or(format!("http://127.0.0.1:{port}"));
     let bell = Arc::new(Bell::new(usize::from(args.lane_groups)));
     let shared = share(&process, &args, database, &installation, &bell)?;
+    let options = shared.catalog.read_options().await;
+    options.context("the options of queues can't be read")?;
+    tokio::spawn(options::keep_reading(
+        Arc::clone(&shared),
+        process.shutdown.clone(),
+    ));
     let (groups, dropped) = start_groups(&shared, &bell, args.lane_groups);
     let claimant = Claimant {
         id: process.instance_id.clone(),

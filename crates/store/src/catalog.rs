@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use domain::{Backoff, LaneId, RetryPolicy};
 
-use crate::lane_lease::{lane_id, number};
+use crate::lane_lease::lane_id;
 use crate::leader::micros;
-use crate::{Database, Error};
+use crate::{Database, Error, Options, QueueOptions};
 
 /// A queue.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,13 +55,7 @@ impl Database {
     /// # Errors
     /// The database can't be reached.
     pub async fn ensure_tenant(&self, name: &str) -> Result<i32, Error> {
-        const INSERT: &str = "insert into tenant (name) values ($1) on conflict do nothing";
-        let statement = sqlx::query(INSERT).bind(name).execute(&self.pool);
-        self.timed("tenant_insert", "insert", statement).await?;
-        let statement = sqlx::query_scalar("select number from tenant where name = $1")
-            .bind(name)
-            .fetch_one(&self.pool);
-        self.timed("tenant_number", "select", statement).await
+        self.ensure_tenant_with(name, None).await
     }
 
     /// The queue of this name, made on `lanes` if the tenant has none; an existing one keeps its own.
@@ -74,16 +68,8 @@ impl Database {
         name: &str,
         lanes: &[LaneId],
     ) -> Result<(), Error> {
-        const INSERT: &str = "insert into queue (tenant, name, lanes) values ($1, $2, $3)
-             on conflict do nothing";
-        let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
-        let statement = sqlx::query(INSERT)
-            .bind(tenant)
-            .bind(name)
-            .bind(lanes)
-            .execute(&self.pool);
-        self.timed("queue_insert", "insert", statement).await?;
-        Ok(())
+        let options = QueueOptions::default();
+        self.ensure_queue_with(tenant, name, lanes, options).await
     }
 
     /// Makes a key, or makes an existing one of this id like it.
@@ -132,6 +118,14 @@ pub trait KnowNames: Send + Sync {
     /// # Errors
     /// The database can't be reached.
     async fn queue_by_number(&self, queue: i32) -> Result<Option<Queue>, Error>;
+
+    /// The options of all queues and tenants. A storage of which nothing can be set has none.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    async fn options(&self) -> Result<Options, Error> {
+        Ok(Options::default())
+    }
 
     /// Makes job types known; those that are stay as they are. Tenant 0 announces them for all.
     ///
@@ -214,6 +208,10 @@ impl KnowNames for Database {
             .timed("queue_by_number", "select", statement)
             .await?
             .map(Queue::from_row))
+    }
+
+    async fn options(&self) -> Result<Options, Error> {
+        self.read_options().await
     }
 
     async fn announce_types(&self, tenant: i32, names: &[String]) -> Result<(), Error> {

@@ -16,6 +16,7 @@ mod lane_lease;
 mod leader;
 mod listed;
 mod listing;
+mod options;
 #[cfg(test)]
 mod plans;
 mod snapshot;
@@ -41,6 +42,7 @@ pub use lane_lease::{
 pub use leader::{Election, Lead, Term, TermHolder};
 pub use listed::{ExecutionPlace, LastOutcome, ListedHead};
 pub use listing::{ListPart, ReadLists};
+pub use options::{Options, QueueOptions};
 pub use snapshot::WriteSnapshots;
 pub use storage::{SharedStorage, Storage};
 pub use window::{Retention, Table, WindowMap, WindowState};

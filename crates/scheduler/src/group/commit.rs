@@ -133,8 +133,10 @@ impl Group {
         reads: Reads,
     ) -> (Batch, Effects) {
         let shared = Arc::clone(&self.shared);
+        let options = shared.catalog.options();
         let mut planner = Planner {
             at,
+            options: &options,
             id_key: &shared.id_key,
             chance: &mut self.chance,
             group: self.place,
@@ -160,7 +162,8 @@ impl Group {
         let mut lacking = Vec::new();
         if !sessions.is_empty() {
             let candidates = planner.candidates(&sessions, &mut self.servings, &mut lacking);
-            let mut turns = Turns::new(&mut self.turns, candidates, |_| false);
+            let is_strict = |queue| options.is_strict(queue);
+            let mut turns = Turns::new(&mut self.turns, candidates, is_strict);
             lacking.extend(planner.claim(&sessions, &mut turns));
         }
         let planned = planner.seal();

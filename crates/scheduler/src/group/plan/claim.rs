@@ -158,6 +158,14 @@ impl Planner<'_> {
                 // A line's names come with its heads.
                 let Some(known) = side.heads.get(run.first) else {
                     unknown.push((*lane, run, class));
+                    if self.options.is_strict(class.queue) {
+                        // Until it is known who may run it, nobody runs what is less urgent.
+                        candidates.push(Candidate {
+                            lane: *lane,
+                            class,
+                            sessions: (0..sessions.len()).collect(),
+                        });
+                    }
                     continue;
                 };
                 let Work {

@@ -15,7 +15,7 @@ use domain::{AttemptResult, Decision, ExecutionId, ExecutionState, Hour, IdKey, 
 use proto::v1::Settlement;
 use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
-use store::{Batch, KeptEntry, Place};
+use store::{Batch, KeptEntry, Options, Place};
 
 use super::input::{CancelVerdict, Verdicts};
 use super::keys::{Named, RecentKeys};
@@ -86,6 +86,7 @@ pub(crate) struct Ended {
 /// A batch while it is planned.
 pub(super) struct Planner<'a> {
     pub(super) at: Micros,
+    pub(super) options: &'a Options,
     pub(super) id_key: &'a IdKey,
     pub(super) chance: &'a mut StdRng,
     /// The group's place among the scheduler's.
