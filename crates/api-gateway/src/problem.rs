@@ -85,6 +85,10 @@ impl Problem {
         if self.field.is_empty() {
             return Status::with_error_details(self.code, self.message, details);
         }
+        if self.code == Code::ResourceExhausted {
+            details.add_quota_failure_violation(self.field.as_ref(), &self.message);
+            return Status::with_error_details(self.code, self.message, details);
+        }
         details.add_bad_request_violation(self.field.as_ref(), &self.message);
         let message = format!("{}: {}", self.field, self.message);
         Status::with_error_details(self.code, message, details)
@@ -94,17 +98,22 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let code = Code::from_i32(refusal.code);
+        let is_depth =
+            code == Code::ResourceExhausted && matches!(&*refusal.field, "queue" | "tenant");
         let reason = match code {
             Code::InvalidArgument => "INVALID_FIELD",
             Code::NotFound => "NOT_FOUND",
             Code::AlreadyExists if refusal.field == "idempotency_key" => "IDEMPOTENCY_CONFLICT",
             Code::Unavailable => "UNAVAILABLE",
+            Code::ResourceExhausted if is_depth => "DEPTH_LIMIT",
             Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
             _ => "REFUSED",
         };
         let problem = Self::new(code, reason, refusal.message);
         Self {
             field: refusal.field.into(),
+            // Nothing was taken, and there may be room soon.
+            retry_after: is_depth.then_some(Duration::from_secs(1)),
             ..problem
         }
     }
@@ -137,6 +146,25 @@ mod tests {
         let violations = &details.bad_request().unwrap().field_violations;
         assert_eq!(violations[0].field, "submission.queue");
         assert_eq!(details.error_info().unwrap().domain, "watchwork");
+    }
+
+    #[test]
+    fn a_full_queue_is_a_quota_that_may_have_room_soon() {
+        let refusal = Refusal {
+            code: Code::ResourceExhausted as i32,
+            field: "queue".to_owned(),
+            message: "queue \"a\" is full".to_owned(),
+        };
+        let status = Problem::from(refusal).into_status();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.message(), "queue \"a\" is full");
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "DEPTH_LIMIT");
+        assert_eq!(
+            details.quota_failure().unwrap().violations[0].subject,
+            "queue"
+        );
+        assert!(details.retry_info().is_some() && details.bad_request().is_none());
     }
 
     #[test]

@@ -500,6 +500,17 @@ impl World {
         let again = Lane::from_snapshot(lane.id(), &lane.to_snapshot()).expect("its own bytes");
         assert_eq!(again, lane, "a snapshot is the whole of it");
         self.check_nothing_is_lost(&lane);
+        for (class, len) in lane.waiting().lens() {
+            let runs = lane.waiting().line(class).into_iter().flatten();
+            let counted: u64 = runs.map(|run| u64::from(run.count)).sum();
+            assert_eq!(len, counted, "{class:?}");
+            let queue = lane
+                .waiting()
+                .lens()
+                .filter(|(c, _)| c.queue == class.queue);
+            let depth: u64 = queue.map(|(_, len)| len).sum();
+            assert_eq!(lane.depth(class.queue), depth, "{class:?}");
+        }
         for (queue, priority, line) in lane.lines() {
             let mine = |class: &Class| (class.queue, class.priority) == (queue, priority);
             let depth: u64 = (lane.waiting().lines().filter(|(class, _)| mine(class)))

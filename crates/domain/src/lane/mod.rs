@@ -177,6 +177,14 @@ impl Lane {
             .map(|((queue, priority), totals)| (*queue, *priority, totals))
     }
 
+    /// How many wait in a queue, at all priorities.
+    #[must_use]
+    pub fn depth(&self, queue: i32) -> u64 {
+        let lines = Priority::ALL.map(|priority| self.lines.get(&(queue, priority)));
+        let depth = |line: &LineTotals| line.enqueued.saturating_sub(line.dequeued + line.removed);
+        lines.into_iter().flatten().map(depth).sum()
+    }
+
     /// What waits for a slot.
     #[must_use]
     pub fn waiting(&self) -> &WaitingSet {

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 
@@ -61,7 +62,14 @@ pub(super) fn remove_from(runs: &mut VecDeque<Run>, seq: u64) -> Option<Run> {
 /// Everything that waits for a slot, by line, in order.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct WaitingSet {
-    lines: FxHashMap<Class, VecDeque<Run>>,
+    lines: FxHashMap<Class, Line>,
+    len: u64,
+}
+
+/// What waits in one line, and how many they are in all.
+#[derive(Clone, PartialEq, Default, Debug)]
+struct Line {
+    runs: VecDeque<Run>,
     len: u64,
 }
 
@@ -80,55 +88,55 @@ impl WaitingSet {
 
     /// The lines in which something waits; in no order.
     pub fn lines(&self) -> impl Iterator<Item = (Class, &VecDeque<Run>)> {
-        self.lines.iter().map(|(class, runs)| (*class, runs))
+        self.lines.iter().map(|(class, line)| (*class, &line.runs))
+    }
+
+    /// How many wait in each line, without a walk through any; in no order.
+    pub fn lens(&self) -> impl Iterator<Item = (Class, u64)> {
+        self.lines.iter().map(|(class, line)| (*class, line.len))
     }
 
     /// What waits in one line, the head first.
     #[must_use]
     pub fn line(&self, class: Class) -> Option<&VecDeque<Run>> {
-        self.lines.get(&class)
+        self.lines.get(&class).map(|line| &line.runs)
     }
 
     /// The run of a line that holds an execution. Walks the line's runs.
     #[must_use]
     pub fn find(&self, class: Class, seq: u64) -> Option<Run> {
-        let runs = self.lines.get(&class)?;
+        let runs = self.line(class)?;
         runs.iter().find(|run| run.holds(seq)).copied()
     }
 
     /// Takes one execution out of its line, wherever it stands; the others keep their order.
     pub(super) fn remove(&mut self, class: Class, seq: u64) -> Option<Run> {
-        let runs = self.lines.get_mut(&class)?;
-        let taken = remove_from(runs, seq)?;
-        if runs.is_empty() {
-            self.lines.remove(&class);
-        }
-        self.len -= 1;
+        let taken = remove_from(&mut self.lines.get_mut(&class)?.runs, seq)?;
+        self.count_off(class, 1);
         Some(taken)
     }
 
     /// What a snapshot says of a line.
     pub(super) fn restore(&mut self, class: Class, runs: VecDeque<Run>) {
-        self.len += runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
+        let len = runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
+        self.len += len;
         if !runs.is_empty() {
-            self.lines.insert(class, runs);
+            self.lines.insert(class, Line { runs, len });
         }
     }
 
     pub(super) fn push_back(&mut self, class: Class, run: Run) {
-        self.len += u64::from(run.count);
-        self.lines.entry(class).or_default().push_back(run);
+        self.count_on(class, run).push_back(run);
     }
 
     pub(super) fn push_front(&mut self, class: Class, run: Run) {
-        self.len += u64::from(run.count);
-        self.lines.entry(class).or_default().push_front(run);
+        self.count_on(class, run).push_front(run);
     }
 
     /// Takes `count` executions that begin with `first` off the head of a line; `None`, with nothing
     /// changed, if the line doesn't begin with them as one run.
     pub(super) fn pop_front(&mut self, class: Class, first: u64, count: u32) -> Option<Run> {
-        let runs = self.lines.get_mut(&class)?;
+        let runs = &mut self.lines.get_mut(&class)?.runs;
         let head = runs.front_mut()?;
         if head.first != first || head.count < count || count == 0 {
             return None;
@@ -139,10 +147,26 @@ impl WaitingSet {
         if head.count == 0 {
             runs.pop_front();
         }
-        if runs.is_empty() {
-            self.lines.remove(&class);
-        }
-        self.len -= u64::from(count);
+        self.count_off(class, u64::from(count));
         Some(taken)
+    }
+
+    fn count_on(&mut self, class: Class, run: Run) -> &mut VecDeque<Run> {
+        let count = u64::from(run.count);
+        let line = self.lines.entry(class).or_default();
+        line.len += count;
+        self.len += count;
+        &mut line.runs
+    }
+
+    /// So many left a line; one that is empty goes.
+    fn count_off(&mut self, class: Class, count: u64) {
+        self.len -= count;
+        if let Entry::Occupied(mut line) = self.lines.entry(class) {
+            line.get_mut().len -= count;
+            if line.get().runs.is_empty() {
+                line.remove();
+            }
+        }
     }
 }

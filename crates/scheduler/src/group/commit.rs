@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use store::{Batch, Error, KnownKey, WindowMap, within};
 
 use super::actor::Group;
+use super::depth::{Depths, Limits};
 use super::doubt::Fate;
 use super::input::{CancelVerdict, NotTaken};
 use super::intake::Pending;
@@ -37,8 +38,19 @@ pub(super) enum Step {
 }
 
 impl Group {
+    /// Makes a batch of what is there.
+    pub(super) async fn step(&mut self, pending: Pending) -> Step {
+        match self.can_tell_duplicates(&pending).await {
+            true => self.work_off(pending).await,
+            false => {
+                pending.refuse(|_| NotTaken::NotNow);
+                Step::HeldUp
+            }
+        }
+    }
+
     /// Plans, commits and applies one batch.
-    pub(super) async fn step(&mut self, mut pending: Pending) -> Step {
+    async fn work_off(&mut self, mut pending: Pending) -> Step {
         for _ in 0..TRIES {
             if self.lanes.is_empty() || self.shared.deadline.has_passed() {
                 pending.refuse(NotTaken::NotOwner);
@@ -144,6 +156,7 @@ impl Group {
             sides: &mut self.sides,
             known_keys: &self.recent_keys,
             new_keys: FxHashMap::default(),
+            depths: Depths::default(),
             drafts: BTreeMap::new(),
             batch: Batch::default(),
             effects: Effects::default(),
@@ -240,8 +253,24 @@ impl Group {
         }
     }
 
-    /// Asks which of a batch's idempotency keys are known, and what they name.
-    async fn look_up_keys(&mut self, pending: &Pending) {
+    /// Where a depth limit may refuse something, the idempotency keys are asked for first: a duplicate is
+    /// answered like the first, however full its queue is.
+    async fn can_tell_duplicates(&mut self, pending: &Pending) -> bool {
+        let items = || pending.submits.iter().flat_map(|submit| &submit.items);
+        let options = self.shared.catalog.options();
+        let limits = Limits {
+            lanes: &self.lanes,
+            options: &options,
+        };
+        if items().all(|item| item.key.is_none()) || !limits.may_refuse(items()) {
+            return true;
+        }
+        self.look_up_keys(pending).await
+    }
+
+    /// Asks which of a batch's idempotency keys are known, and what they name. Says whether there was an
+    /// answer.
+    async fn look_up_keys(&mut self, pending: &Pending) -> bool {
         let items = pending.submits.iter().flat_map(|submit| &submit.items);
         let keys = items.filter_map(|item| item.key.map(|key| key.hash));
         let keys: Vec<[u8; 16]> = keys
@@ -257,8 +286,12 @@ impl Group {
                 {
                     self.recent_keys.insert(key, Named { fingerprint, id });
                 }
+                true
             }
-            Err(error) => self.note_database_error(&error),
+            Err(error) => {
+                self.note_database_error(&error);
+                false
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use store::Table;
 use tokio::sync::{mpsc, oneshot};
 
+use super::depth::DepthLimit;
 use super::listing::{OpenFound, OpenList, Sought};
 use super::memory::InMemory;
 use crate::session::Session;
@@ -167,6 +168,8 @@ pub(crate) enum NotTaken {
         "a transaction that isn't over holds its idempotency key; it was not taken, try again in a second"
     )]
     KeyHeld,
+    #[error("{0}")]
+    TooDeep(Box<DepthLimit>),
 }
 
 /// How an attempt ended, as its worker says.

@@ -3,6 +3,7 @@
 
 mod actor;
 mod commit;
+mod depth;
 mod doubt;
 mod heads;
 mod input;

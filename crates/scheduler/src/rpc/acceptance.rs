@@ -238,6 +238,7 @@ fn told_of(verdict: &Result<Taken, NotTaken>) -> SubmitVerdict {
     };
     let (code, field) = match why {
         NotTaken::KeyConflict(_) => (Code::AlreadyExists, "idempotency_key"),
+        NotTaken::TooDeep(limit) => (Code::ResourceExhausted, limit.field()),
         _ => (Code::Unavailable, ""),
     };
     refused(refusal(code, field, why.to_string()))

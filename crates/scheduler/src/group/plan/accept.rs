@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use store::{DueEntry, InboxRead, NewExecution, NewKey, Place};
 
 use super::Planner;
+use crate::group::depth::Limits;
 use crate::group::input::{IdempotencyKey, Incoming, NotTaken, Submit, Taken, Verdicts};
 use crate::group::keys::Named;
 use crate::shared::Known;
@@ -28,27 +29,45 @@ impl Planner<'_> {
             let mut first: FxHashMap<[u8; 16], usize> = FxHashMap::default();
             for (place, item) in submit.items.iter().enumerate() {
                 verdicts.push(Err(NotTaken::NotOwner(item.lane)));
-                match item.key {
-                    Some(key) if self.named(&key).is_some() => again.push((place, key)),
-                    Some(key) if first.insert(key.hash, place).is_some() => {
+                let of_key = item
+                    .key
+                    .map(|key| (key, *first.entry(key.hash).or_insert(place)));
+                match of_key {
+                    Some((key, first)) if first != place || self.named(&key).is_some() => {
                         again.push((place, key));
+                        continue;
                     }
-                    _ => lines
-                        .entry((item.lane, item.work.class()))
-                        .or_default()
-                        .push((place, item)),
+                    _ => {}
+                }
+                match self.admit(item) {
+                    Ok(()) => {
+                        let line = lines.entry((item.lane, item.work.class()));
+                        line.or_default().push((place, item));
+                    }
+                    Err(why) => verdicts[place] = Err(why),
                 }
             }
             for ((lane, class), items) in lines {
                 self.accept_line(lane, class, items, &mut verdicts);
             }
             for (place, key) in again {
-                if let Some(named) = self.named(&key) {
-                    verdicts[place] = named.verdict(&key);
-                }
+                verdicts[place] = match self.named(&key) {
+                    Some(named) => named.verdict(&key),
+                    // What became of the first item of that key became of this one.
+                    None => verdicts[first[&key.hash]].clone(),
+                };
             }
             self.effects.verdicts.push(verdicts);
         }
+    }
+
+    /// Refuses what would exceed the depth of its queue or tenant.
+    fn admit(&mut self, item: &Incoming) -> Result<(), NotTaken> {
+        let limits = Limits {
+            lanes: self.lanes,
+            options: self.options,
+        };
+        self.depths.admit(&limits, item)
     }
 
     /// What an idempotency key names: an execution that is stored, or one of this batch.

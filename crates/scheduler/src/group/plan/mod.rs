@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
 use store::{Batch, KeptEntry, Options, Place};
 
+use super::depth::Depths;
 use super::input::{CancelVerdict, Verdicts};
 use super::keys::{Named, RecentKeys};
 use super::side::Side;
@@ -97,6 +98,7 @@ pub(super) struct Planner<'a> {
     /// The idempotency keys of what this batch accepts.
     pub(super) new_keys: FxHashMap<[u8; 16], Named>,
     pub(super) drafts: BTreeMap<LaneId, Draft<'a>>,
+    pub(super) depths: Depths,
     pub(super) batch: Batch,
     pub(super) effects: Effects,
 }
