@@ -1,4 +1,4 @@
-//! Who gets the slots: fairness between tenants, strict queues, depth limits.
+//! Who gets the slots: fairness between tenants, strict queues, depth limits, demand, and what comes back.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use cluster::{Options, Queue, Tenant};
 use e2e::{Rig, hand_in, submission};
 use futures::future::try_join_all;
-use proto::v1::{Execution, ExecutionState, Priority, Submission};
+use proto::v1::{Attempt, AttemptResult, Execution, ExecutionState, Priority, Submission};
 use serde_json::json;
 use tokio::time::sleep;
 use tonic::{Code, Status};
@@ -232,4 +232,125 @@ async fn repeat_until<T, F: Future<Output = T>>(
         ensure!(begin.elapsed() < DEADLINE, "it doesn't come");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scheduler_that_has_work_gets_all_slots() -> Result<()> {
+    let rig = Rig::start(|options| {
+        one_worker(options, 4);
+        options.tenants[0].queues[0] = Queue::new("default", 1);
+    })
+    .await?;
+    // Their one lane is one scheduler's: an even split would leave half of the slots to the other.
+    let handed_in = hand_in(&rig.client, vec![sleeping(600_000); 6]).await?;
+    let ids: Vec<String> = handed_in.into_iter().map(|one| one.id).collect();
+    let all = |running: &Result<Vec<String>>| running.as_ref().is_ok_and(|ids| ids.len() == 4);
+    repeat_until(|| running(&rig, &ids), all).await??;
+    rig.stop().await
+}
+
+/// Hands a worker more than it has slots for: quick ones make it ask for more ahead, and sleepers stand
+/// behind them. Gives the sleepers that were claimed, in the order in which they begin.
+async fn more_than_slots(rig: &Rig, slots: usize) -> Result<Vec<String>> {
+    let low = |ms| Submission {
+        queue: "strict".to_owned(),
+        priority: Priority::Low.into(),
+        ..sleeping(ms)
+    };
+    for _ in 0..10 {
+        let mut submissions = vec![low(0); 600];
+        submissions.extend(vec![low(600_000); 40]);
+        let handed_in = hand_in(&rig.client, submissions).await?;
+        let ids: Vec<String> = handed_in.into_iter().map(|one| one.id).collect();
+        let (quick, sleepers) = ids.split_at(600);
+        try_join_all(quick.iter().map(|id| rig.client.wait_for(id))).await?;
+        sleep(Duration::from_millis(300)).await;
+        let claimed = running(rig, sleepers).await?;
+        if claimed.len() > slots {
+            return Ok(claimed);
+        }
+        for id in sleepers.iter().rev() {
+            rig.client.cancel(id).await?;
+        }
+    }
+    Err(anyhow!(
+        "the worker never asked for more than it has slots for"
+    ))
+}
+
+/// Those that are claimed.
+async fn running(rig: &Rig, ids: &[String]) -> Result<Vec<String>> {
+    let states = try_join_all(ids.iter().map(|id| rig.client.get(id))).await?;
+    let running = states
+        .into_iter()
+        .filter(|one| one.state() == ExecutionState::Running);
+    Ok(running.map(|one| one.execution_id).collect())
+}
+
+/// One scheduler, a worker with two slots, a strict queue of one lane.
+fn two_slots(options: &mut Options) {
+    one_worker(options, 2);
+    options.schedulers = 1;
+    let strict = Queue {
+        strict: true,
+        ..Queue::new("strict", 1)
+    };
+    options.tenants[0].queues.push(strict);
+}
+
+/// Whether its handler began.
+fn ran(attempt: &Attempt) -> bool {
+    let ran = attempt.running.unwrap_or_default();
+    (ran.seconds, ran.nanos) > (0, 0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_begun_comes_back_for_something_more_urgent() -> Result<()> {
+    let rig = Rig::start(two_slots).await?;
+    let claimed = more_than_slots(&rig, 2).await?;
+    let urgent = rig
+        .client
+        .submit(noop("strict", Priority::Critical))
+        .await?;
+    let (begin, mut left) = (Instant::now(), claimed.clone());
+    while left.len() > 2 {
+        ensure!(begin.elapsed() < DEADLINE, "{} are still out", left.len());
+        left = running(&rig, &claimed).await?;
+    }
+    println!(
+        "{} came back after {:?}",
+        claimed.len() - 2,
+        begin.elapsed()
+    );
+    ensure!(left == claimed[..2], "what has begun goes on");
+    rig.client.cancel(&left[0]).await?;
+    let done = tokio::time::timeout(DEADLINE, rig.client.wait_for(&urgent)).await??;
+    ensure!(done.state() == ExecutionState::Succeeded, "{done:?}");
+    for id in &claimed[2..] {
+        let execution = rig.client.get(id).await?;
+        let returned = execution.attempts.first().context("an attempt")?;
+        let is_returned = returned.result() == AttemptResult::Returned;
+        ensure!(is_returned && !ran(returned), "{execution:?}");
+    }
+    rig.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_before_it_begins_at_its_worker_never_begins() -> Result<()> {
+    let rig = Rig::start(two_slots).await?;
+    let claimed = more_than_slots(&rig, 2).await?;
+    // A slot that comes free is for the next one: so the last one goes first.
+    for id in claimed.iter().rev() {
+        rig.client.cancel(id).await?;
+    }
+    for (place, id) in claimed.iter().enumerate() {
+        let execution = rig.client.wait_for(id).await?;
+        ensure!(
+            execution.state() == ExecutionState::Cancelled,
+            "{execution:?}"
+        );
+        let began = execution.attempts.iter().filter(|one| ran(one)).count();
+        ensure!(began == usize::from(place < 2), "{execution:?}");
+    }
+    rig.stop().await
 }

@@ -18,6 +18,11 @@ impl Bell {
         Self((0..groups).map(|_| Notify::new()).collect())
     }
 
+    /// How many groups there are.
+    pub(crate) fn groups(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn ring(&self) {
         self.0.iter().for_each(Notify::notify_one);
     }
@@ -78,5 +83,10 @@ impl Servings {
             let places = places.filter(|(_, session)| serves(session));
             places.map(|(place, _)| place).collect()
         })
+    }
+
+    /// The same for a line that was asked about before.
+    pub(crate) fn known(&self, class: Class) -> Option<&Places> {
+        self.known.get(&class)
     }
 }

@@ -5,6 +5,7 @@ mod args;
 mod catalog;
 mod clock;
 mod credentials;
+mod demand;
 mod dispatch;
 mod group;
 mod household;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::demand::{Demand, EVERY};
 use crate::dispatch::Bell;
 
 /// Lane groups that a scheduler has at most.
@@ -60,6 +61,9 @@ pub(crate) struct Session {
     wanted: AtomicU32,
     /// The group that took a slot last.
     last_taker: AtomicUsize,
+    demand: Demand,
+    /// Microseconds after `begin` at which something may be asked back again.
+    take_back_at: AtomicU64,
     outbound: Mutex<Option<(u64, Outbound)>>,
     bell: Arc<Bell>,
 }
@@ -97,6 +101,37 @@ impl Session {
         } else {
             self.wanted.fetch_and(!(1 << group), Ordering::AcqRel);
         }
+    }
+
+    /// So much waits in a group that it could run.
+    pub(crate) fn note_waiting(&self, group: usize, waiting: u64) {
+        self.demand.note(group, waiting, self.under_way());
+    }
+
+    pub(crate) fn demand(&self) -> &Demand {
+        &self.demand
+    }
+
+    pub(crate) fn under_way(&self) -> i64 {
+        self.under_way.load(Ordering::Acquire)
+    }
+
+    /// How many tasks are under way beyond its window.
+    pub(crate) fn beyond_window(&self) -> u64 {
+        let beyond = self.under_way() - self.window.load(Ordering::Acquire);
+        u64::try_from(beyond).unwrap_or(0)
+    }
+
+    /// Whether something may be asked back of it now: of all groups one may, and then none for a while.
+    pub(crate) fn may_take_back(&self) -> bool {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let now = micros(self.begin.elapsed());
+        let next = now.saturating_add(micros(EVERY));
+        let set = |at| (now >= at).then_some(next);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.take_back_at
+            .fetch_update(success, failure, set)
+            .is_ok()
     }
 
     /// Whether an attempt was claimed for this worker, and may have been: the name alone is its own choice.
@@ -246,7 +281,7 @@ impl Sessions {
         &self,
         worker_id: &str,
         incarnation: [u8; 16],
-        capabilities: Capabilities,
+        (capabilities, slots): (Capabilities, u32),
         lease: Duration,
     ) -> Arc<Session> {
         let number = self.next_number();
@@ -273,6 +308,8 @@ impl Sessions {
             by_group: Default::default(),
             wanted: AtomicU32::new(0),
             last_taker: AtomicUsize::new(usize::MAX),
+            demand: Demand::new(slots, self.bell.groups()),
+            take_back_at: AtomicU64::new(0),
             outbound: Mutex::default(),
             bell: Arc::clone(&self.bell),
         });
@@ -313,7 +350,7 @@ mod tests {
             types,
             queues,
         };
-        let session = sessions.open("w", [0; 16], capabilities, Duration::from_secs(60));
+        let session = sessions.open("w", [0; 16], (capabilities, 4), Duration::from_secs(60));
         let (outbound, receiver) = mpsc::unbounded_channel();
         session.attach(1, outbound);
         session.set_window(window);

@@ -14,6 +14,7 @@ use super::commit::Step;
 use super::input::{HeldTask, Input, Watched};
 use super::intake::Pending;
 use super::keys::RecentKeys;
+use super::pressure::Pressure;
 use super::side::Side;
 use crate::dispatch::{Bell, Servings};
 use crate::line_metrics::LinesMetrics;
@@ -64,6 +65,7 @@ pub(crate) struct Group {
     /// Claims whose commit's answer was lost.
     pub(super) unsent: BTreeSet<HeldTask>,
     pub(super) turns: TurnOrder,
+    pub(super) pressure: Pressure,
     pub(super) servings: Servings,
     pub(super) watchers: FxHashMap<domain::ExecutionId, Vec<mpsc::UnboundedSender<Watched>>>,
     /// The windows that wait for the lanes, and since when they are seen to.
@@ -104,6 +106,7 @@ impl Group {
             held_up: false,
             unsent: BTreeSet::new(),
             turns: TurnOrder::default(),
+            pressure: Pressure::new(),
             servings: Servings::default(),
             watchers: FxHashMap::default(),
             sealed: BTreeMap::new(),
@@ -130,8 +133,13 @@ impl Group {
                 self.look_at_windows();
                 self.write_snapshots();
             }
+            let came = pending.len() > 0;
             let step = self.step(pending).await;
             busy = step == Step::More;
+            if came || busy {
+                self.pressure.touch();
+            }
+            self.look_at_lines();
             self.held_up = step == Step::HeldUp;
         }
     }
@@ -171,6 +179,7 @@ impl Group {
             .values()
             .filter_map(|lane| lane.timers().keys().next());
         let first = timers.map(|mark| mark.due.since(now)).min();
-        Instant::now() + first.map_or(LOOK, |wait| wait.min(LOOK))
+        let wake = Instant::now() + first.map_or(LOOK, |wait| wait.min(LOOK));
+        self.pressure.due().map_or(wake, |due| due.min(wake))
     }
 }

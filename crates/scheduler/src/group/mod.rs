@@ -12,9 +12,11 @@ mod keys;
 mod listing;
 mod memory;
 mod plan;
+mod pressure;
 mod reads;
 mod side;
 mod snapshots;
+mod take_back;
 mod tasks;
 mod turnover;
 

@@ -31,6 +31,8 @@ pub(super) struct Held {
     pub(super) known: Known,
     /// When somebody cancelled it.
     pub(super) cancelled: Option<Instant>,
+    /// Its worker was asked to hand it back if it has not begun.
+    pub(super) asked_back: bool,
 }
 
 /// Heads in memory, and what they weigh.
@@ -79,6 +81,7 @@ impl Side {
                 slot,
                 known,
                 cancelled,
+                asked_back: false,
             };
             (seq, held)
         });

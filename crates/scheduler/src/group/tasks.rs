@@ -54,12 +54,17 @@ pub(super) fn stop(cancelled: &[CancelledNow]) {
 
 /// Tells a worker to stop an attempt.
 pub(super) fn stop_one(session: &Session, (id, fence): HeldTask) {
+    let held = vec![held_of((id, fence))];
+    session.send(work_response::Message::Cancel(Cancel { held }));
+}
+
+/// The right to a task, as it is named to a worker.
+pub(super) fn held_of((id, fence): HeldTask) -> Held {
     let execution_id = Bytes::copy_from_slice(id.as_bytes());
-    let held = vec![Held {
+    Held {
         execution_id,
         fence,
-    }];
-    session.send(work_response::Message::Cancel(Cancel { held }));
+    }
 }
 
 /// Tells each worker what became of its results, all in one message.

@@ -7,7 +7,7 @@ use domain::limits::{self, LimitError};
 use domain::{AttemptResult, ExecutionId};
 use futures::{Stream, StreamExt};
 use proto::v1::{
-    ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, Welcome, WorkRequest,
+    ClusterView, Demand, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, Welcome, WorkRequest,
     work_request, work_response,
 };
 use tokio::sync::{oneshot, watch};
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::trouble;
+use crate::demand::DemandTold;
 use crate::group::{HeldTask, Holding, Input, Report};
 use crate::session::{Capabilities, Outbound, Session};
 use crate::shared::{Groups, Shared};
@@ -29,6 +30,7 @@ pub(crate) struct WorkStream {
     session: Arc<Session>,
     connection: u64,
     views: watch::Receiver<Arc<ClusterView>>,
+    demand: DemandTold,
 }
 
 impl WorkStream {
@@ -52,9 +54,12 @@ impl WorkStream {
             queues: hello.queues.into_iter().collect(),
         };
         let lease = shared.worker_lease;
-        let session = shared
-            .sessions
-            .open(&hello.worker_id, incarnation, capabilities, lease);
+        let session = shared.sessions.open(
+            &hello.worker_id,
+            incarnation,
+            (capabilities, hello.slots),
+            lease,
+        );
         // What is on its way down an older stream is lost: the worker has told what it holds.
         session.suspend();
         let connection = shared.sessions.next_number();
@@ -65,6 +70,7 @@ impl WorkStream {
             session,
             connection,
             views,
+            demand: DemandTold::default(),
         };
         // Whoever is welcomed takes it that all groups know what he holds, and what he doesn't.
         let told = stream.tell_groups(&hello.held, true).await;
@@ -129,6 +135,9 @@ impl WorkStream {
                     }
                     let view = ClusterView::clone(&self.views.borrow_and_update());
                     self.session.send(work_response::Message::ClusterView(view));
+                }
+                tasks = self.demand.next(&self.session) => {
+                    self.session.send(work_response::Message::Demand(Demand { tasks }));
                 }
                 () = shutdown.cancelled() => break,
             }

@@ -48,6 +48,7 @@ struct HeldTask {
     until: Instant,
     done: Option<proto::v1::Result>,
     cancelled: bool,
+    taken_back: bool,
 }
 
 pub(super) struct Worker {
@@ -294,7 +295,27 @@ impl Worker {
                     }
                 }
             }
+            Some(work_response::Message::TakeBack(back)) => {
+                for task in back.held {
+                    let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+                    self.take_back(from, (id, task.fence));
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// It is handed back, unless chance has it that it runs.
+    fn take_back(&mut self, from: &str, task: (ExecutionId, u64)) {
+        let (name, id) = (&self.name, task.0);
+        self.world
+            .history
+            .note(|| format!("{name}: {id} is asked back by {from}"));
+        if let Some(held) = self.held.get_mut(&task)
+            && self.chance.random()
+        {
+            held.taken_back = true;
+            held.until = Instant::now();
         }
     }
 
@@ -357,6 +378,7 @@ impl Worker {
             until: Instant::now() + Duration::from_millis(run),
             done: None,
             cancelled: false,
+            taken_back: false,
         };
         self.held.insert((id, task.fence), held);
     }
@@ -408,10 +430,15 @@ impl Worker {
             .held
             .iter()
             .filter(|(_, held)| held.done.is_none() && held.until <= now);
-        let over: Vec<_> = over.map(|(task, held)| (*task, held.cancelled)).collect();
-        for ((id, fence), cancelled) in over {
+        let over: Vec<_> = over
+            .map(|(task, held)| (*task, held.cancelled, held.taken_back))
+            .collect();
+        for ((id, fence), cancelled, taken_back) in over {
             self.world.truth.end(id, fence, &self.name);
-            let result = self.result(cancelled);
+            let result = match taken_back {
+                true => AttemptResult::Returned,
+                false => self.result(cancelled),
+            };
             let done = proto::v1::Result {
                 execution_id: Bytes::copy_from_slice(id.as_bytes()),
                 fence,

@@ -118,6 +118,7 @@ impl Planner<'_> {
                     slot: Some(slot),
                     known: known.clone(),
                     cancelled: None,
+                    asked_back: false,
                 },
             );
             self.effects.claimed.push(ClaimedTask {

@@ -29,6 +29,7 @@ impl Effects {
                     slot,
                     known: ended.known.clone(),
                     cancelled: None,
+                    asked_back: false,
                 };
                 side.held.insert(id.seq(), held);
             }
