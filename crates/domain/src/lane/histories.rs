@@ -511,6 +511,11 @@ impl World {
             let depth: u64 = queue.map(|(_, len)| len).sum();
             assert_eq!(lane.depth(class.queue), depth, "{class:?}");
         }
+        for than in Priority::ALL {
+            let less_urgent = |running: &Running| running.class.priority > than;
+            let runs = lane.running().values().any(less_urgent);
+            assert_eq!(lane.runs_less_urgent(than), runs, "{than:?}");
+        }
         for (queue, priority, line) in lane.lines() {
             let mine = |class: &Class| (class.queue, class.priority) == (queue, priority);
             let depth: u64 = (lane.waiting().lines().filter(|(class, _)| mine(class)))

@@ -185,6 +185,15 @@ impl Lane {
         lines.into_iter().flatten().map(depth).sum()
     }
 
+    /// Whether anything runs that is less urgent than this.
+    #[must_use]
+    pub fn runs_less_urgent(&self, than: Priority) -> bool {
+        let runs = |line: &LineTotals| line.dequeued > line.acknowledged + line.rejected;
+        self.lines
+            .iter()
+            .any(|((_, priority), line)| *priority > than && runs(line))
+    }
+
     /// What waits for a slot.
     #[must_use]
     pub fn waiting(&self) -> &WaitingSet {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::LaneId;
 use domain::lane::Class;
+use domain::{LaneId, Priority};
 use proto::v1::{TakeBack, work_response};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -115,8 +115,7 @@ impl Group {
         let Some(most_urgent) = blocked.iter().map(|line| line.priority).min() else {
             return;
         };
-        let mut handed_out = self.handed_out(sessions);
-        handed_out.retain(|task| task.priority > most_urgent);
+        let handed_out = self.handed_out(sessions, most_urgent);
         if handed_out.is_empty() {
             return;
         }
@@ -134,16 +133,21 @@ impl Group {
         }
     }
 
-    /// What was handed out and may not have begun: what nobody has cancelled or asked back.
-    fn handed_out(&self, sessions: &[Arc<Session>]) -> Vec<HandedOut> {
+    /// What is less urgent than this, was handed out and may not have begun: what nobody has cancelled or
+    /// asked back.
+    fn handed_out(&self, sessions: &[Arc<Session>], than: Priority) -> Vec<HandedOut> {
         let numbers = sessions.iter().enumerate();
         let places: FxHashMap<u64, usize> = numbers.map(|(i, s)| (s.number, i)).collect();
         let mut tasks = Vec::new();
-        for (id, lane) in &self.lanes {
+        let lanes = self.lanes.iter();
+        for (id, lane) in lanes.filter(|(_, lane)| lane.runs_less_urgent(than)) {
             let held = self.sides.get(id).into_iter().flat_map(|side| &side.held);
             let open = held.filter(|(_, held)| held.cancelled.is_none() && !held.asked_back);
             tasks.extend(open.filter_map(|(seq, held)| {
                 let running = lane.running().get(seq)?;
+                if running.class.priority <= than {
+                    return None;
+                }
                 Some(HandedOut {
                     id: held.known.id,
                     fence: running.fence,
