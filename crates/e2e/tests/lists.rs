@@ -259,12 +259,14 @@ async fn taken(rig: &Rig, submissions: Vec<Submission>) -> Result<BTreeSet<Strin
     ids.collect()
 }
 
-/// Waits until every slot is taken; gives those that run and those that wait.
+/// Waits until every slot is taken and that stays so; gives those that run and those that wait. While the
+/// workers' slots go from one scheduler to the other, more may be handed out than there are slots.
 async fn asleep(
     rig: &Rig,
     sleepers: BTreeSet<String>,
 ) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let begin = Instant::now();
+    let mut before = BTreeSet::new();
     loop {
         let (mut running, mut queued) = (BTreeSet::new(), BTreeSet::new());
         for id in &sleepers {
@@ -273,10 +275,12 @@ async fn asleep(
                 _ => queued.insert(id.clone()),
             };
         }
-        if running.len() == SLOTS {
+        if running.len() >= SLOTS && running == before {
             return Ok((running, queued));
         }
         ensure!(begin.elapsed() < SOON, "{running:?} run, {queued:?} wait");
+        before = running;
+        sleep(Duration::from_millis(500)).await;
     }
 }
 
