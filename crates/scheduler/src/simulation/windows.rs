@@ -36,10 +36,10 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// An hour wide each, from the one before a time on.
+    /// An hour wide each, from that of a time on.
     pub(super) fn from(begin: Micros) -> Self {
         let hour = begin.hour().0;
-        let hours = (hour - 1..hour + AHEAD).map(Hour);
+        let hours = (hour..hour + AHEAD).map(Hour);
         let window = |hour: Hour| Window {
             to: Hour(hour.0 + 1),
             state: WindowState::Open,
