@@ -198,6 +198,9 @@ impl Database {
         for row in rows {
             insert_unfenced(&mut transaction, row).await?;
         }
+        if rows[1].delta.inbox_read.is_some() {
+            forget_transactions(&mut transaction, lease.lane).await?;
+        }
         transaction.commit().await.map_err(Error::of("take_over"))
     }
 }
@@ -255,6 +258,19 @@ async fn insert_unfenced(connection: &mut PgConnection, row: &Row) -> Result<(),
         .execute(connection)
         .await
         .map_err(Error::of("chain_insert"))?;
+    Ok(())
+}
+
+/// In a database that was moved, entries of an inbox carry the numbers of transactions of the last one: from here
+/// on they are those of one that ended long ago.
+async fn forget_transactions(connection: &mut PgConnection, lane: LaneId) -> Result<(), Error> {
+    const FORGET: &str = "update inbox set xid = '3'::xid8
+         where lane = $1 and xid >= pg_snapshot_xmax(pg_current_snapshot())";
+    sqlx::query(FORGET)
+        .bind(number(lane))
+        .execute(connection)
+        .await
+        .map_err(Error::of("inbox_forget"))?;
     Ok(())
 }
 

@@ -174,7 +174,8 @@ impl Database {
     }
 }
 
-/// One row a lane at least, so that its mark goes on; $1 lanes, $2 what each has read, $3 the snapshot of
+/// What is read from nothing on may have been read before, in a database that was moved: what has rows of its
+/// own was. One row a lane at least, so that its mark goes on; $1 lanes, $2 what each has read, $3 the snapshot of
 /// a page that isn't through, $4 its last entry, $5 the most of a lane.
 fn inbox_sql(leaves: &[&str]) -> String {
     let leaf = |leaf: &&str| {
@@ -182,13 +183,22 @@ fn inbox_sql(leaves: &[&str]) -> String {
             "select i.ord, i.seq, i.tenant, i.queue, i.priority, i.job_type, i.home, i.due_at
              from {leaf} i where i.lane = m.lane and i.xid >= pg_snapshot_xmin(m.done)
                  and not pg_visible_in_snapshot(i.xid, m.done)
-                 and pg_visible_in_snapshot(i.xid, m.upto) and i.ord > m.after"
+                 and pg_visible_in_snapshot(i.xid, m.upto) and i.ord > m.after
+                 and not (m.anew and (
+                     exists (select from outcome o
+                         where o.lane = i.lane and o.seq = i.seq and o.win = i.home)
+                     or exists (select from kept_outcome o
+                         where o.lane = i.lane and o.seq = i.seq and o.win = i.home)
+                     or exists (select from due d
+                         where d.lane = i.lane and d.due_at = i.due_at and d.seq = i.seq)
+                     or exists (select from kept_due d
+                         where d.lane = i.lane and d.due_at = i.due_at and d.seq = i.seq)))"
         )
     };
     let leaves: Vec<String> = leaves.iter().map(leaf).collect();
     format!(
         "select m.lane, m.upto::text, e.* from (
-             select lane, done::pg_snapshot as done, after,
+             select lane, done::pg_snapshot as done, done = '{NOTHING}' as anew, after,
                  coalesce(upto::pg_snapshot, pg_current_snapshot()) as upto
              from unnest($1::int2[], $2::text[], $3::text[], $4::int8[]) u (lane, done, upto, after)
          ) m left join lateral (

@@ -18,9 +18,11 @@ impl Election {
                  changed = clock_timestamp()
              where state = 1 and (table_name, from_hour) in (
                  select * from unnest($1::text[], $2::int4[]))"#;
-        // Whoever has written there has a number, and it is older than the mark's.
+        // Whoever has written there has a number, and it is older than the mark's. A mark from beyond is of
+        // another database, before this one was moved.
         const SEAL: &str = r#"update "window" set state = 3, changed = clock_timestamp()
-             where state = 2 and marked < pg_snapshot_xmin(pg_current_snapshot())"#;
+             where state = 2 and (marked < pg_snapshot_xmin(pg_current_snapshot())
+                 or marked >= pg_snapshot_xmax(pg_current_snapshot()))"#;
         // Keys belong to no lane.
         const PUT_OUT: &str = r#"update "window" w set state = 4, changed = clock_timestamp()
              where state = 3 and (table_name = 'idempotency' or (select lanes from installation) <= (

@@ -19,9 +19,9 @@ mod histories;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::{Budgets, Hour, HourRange, HourSet, LaneId, Micros, Priority};
+use crate::{Budgets, ExecutionId, Hour, HourRange, HourSet, LaneId, Micros, Priority};
 
 pub use apply::ApplyError;
 pub use codec::CodecError;
@@ -285,6 +285,17 @@ impl Lane {
         open
     }
 
+    /// The numbers of open executions that came through the inbox, as far as memory knows them.
+    #[must_use]
+    pub fn received(&self) -> FxHashSet<u64> {
+        let waiting = self.waiting.lines().flat_map(|(_, runs)| runs);
+        let waiting = waiting.flat_map(|run| run.first..run.first + u64::from(run.count));
+        let timed = self.timers.keys().map(|mark| mark.seq);
+        let open = waiting.chain(timed).chain(self.running.keys().copied());
+        open.filter(|seq| *seq >= ExecutionId::FIRST_FOREIGN_SEQ)
+            .collect()
+    }
+
     /// Begins to plan the next row, at the database's time `at`.
     #[must_use]
     pub fn draft(&self, at: Micros) -> Draft<'_> {
@@ -293,7 +304,8 @@ impl Lane {
 
     /// The two rows by which a new owner takes the lane over: the first is in the old owner's way, the
     /// second lies so far ahead that no fence and no number comes again even if the database lost its
-    /// last rows. The second says which database it was written to.
+    /// last rows. The second says which database it was written to; in another one than before, whose
+    /// transactions have other numbers, the inbox is read anew.
     #[must_use]
     pub fn take_over(
         &self,
@@ -309,6 +321,8 @@ impl Lane {
         arrival.kind = RowKind::TakeOver;
         arrival.next_seq += SEQ_JUMP;
         arrival.delta.database = (database != self.database).then_some(database);
+        let moved = self.database.system != 0 && database.system != self.database.system;
+        arrival.delta.inbox_read = moved.then(InboxMark::default);
         [blank, arrival]
     }
 

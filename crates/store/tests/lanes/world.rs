@@ -100,6 +100,15 @@ impl World {
 
     /// Another scheduler takes the lane after its lease has run out.
     pub(crate) async fn successor(&mut self, lease: &LaneLease) -> (Lane, Writer) {
+        self.successor_in(lease, IDENTITY).await
+    }
+
+    /// The same, to whom the database looks like this.
+    pub(crate) async fn successor_in(
+        &mut self,
+        lease: &LaneLease,
+        identity: DatabaseIdentity,
+    ) -> (Lane, Writer) {
         self.leases
             .release(&self.claimant, &[lease.lane])
             .await
@@ -111,7 +120,7 @@ impl World {
             .find(|taken| taken.lane == lease.lane)
             .expect("it is free");
         let mut writer = Writer::new(self.database.clone());
-        let lane = writer.take_over(&lease, IDENTITY, self.now).await.unwrap();
+        let lane = writer.take_over(&lease, identity, self.now).await.unwrap();
         (lane, writer)
     }
 }

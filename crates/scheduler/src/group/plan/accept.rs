@@ -143,7 +143,13 @@ impl Planner<'_> {
 
     /// Takes over what was read of the inboxes.
     pub(in crate::group) fn receive(&mut self, reads: Vec<InboxRead>) {
-        for read in reads {
+        for mut read in reads {
+            // An inbox that is read anew may hold what was taken over before.
+            let anew = |lane: &&domain::lane::Lane| lane.inbox_read().done.is_empty();
+            if let Some(lane) = self.lanes.get(&read.lane).filter(anew) {
+                let known = lane.received();
+                read.entries.retain(|entry| !known.contains(&entry.seq));
+            }
             for entry in &read.entries {
                 let (seq, class, home) = (entry.seq, entry.class, entry.home);
                 let ripe = entry.due.is_none_or(|due| due <= self.at);
