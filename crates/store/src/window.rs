@@ -376,3 +376,41 @@ async fn make_leaf(
     .map_err(Error::of("insert_window"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_ripe_once_its_table_needs_it_no_more_and_only_while_it_is_open() {
+        let (from, to) = (Hour(0), Hour(24));
+        let range = HourRange { from, to };
+        let retention = Retention {
+            history: 48,
+            slack: 1,
+        };
+        let ripe_at = |hour: i32, state| {
+            let windows: WindowMap = Table::ALL
+                .map(|table| (table, range, state))
+                .into_iter()
+                .collect();
+            let ripe = windows.ripe(Hour(hour).start(), retention);
+            ripe.map(|(table, _)| table).collect::<Vec<_>>()
+        };
+        let open = WindowState::Open;
+        assert_eq!(ripe_at(24, open), []);
+        assert_eq!(ripe_at(25, open), [Table::Chain, Table::Due, Table::Inbox]);
+        assert!(
+            ripe_at(48, open)
+                .iter()
+                .all(|table| *table != Table::Idempotency)
+        );
+        assert!(
+            ripe_at(49, open).contains(&Table::Idempotency),
+            "keys are kept for a day"
+        );
+        assert!(!ripe_at(71, open).contains(&Table::Outcome));
+        assert_eq!(ripe_at(72, open), Table::ALL);
+        assert_eq!(ripe_at(72, WindowState::Closing), []);
+    }
+}

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::depth::DepthLimit;
 use super::listing::{OpenFound, OpenList, Sought};
 use super::memory::InMemory;
+use super::turnover::Carried;
 use crate::session::Session;
 use crate::shared::{Known, Work};
 
@@ -33,7 +34,7 @@ pub(crate) enum Input {
     /// A snapshot of a lane was written, of which row, or wasn't; and how long that took.
     Snapshot(LaneId, Option<u64>, Duration),
     /// What is open in a window of a lane was carried over, or wasn't.
-    Carried(LaneId, HourRange, bool),
+    Carried(LaneId, HourRange, Carried),
     /// It was said of lanes that they need some windows no more.
     LetGo(Vec<(LaneId, Table, Hour)>),
     /// What memory knows of an execution; `None` if the lane isn't here.

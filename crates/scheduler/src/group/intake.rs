@@ -57,9 +57,9 @@ impl Group {
             Input::Submit(submit) => pending.submit(submit),
             Input::Cancel(cancel) => pending.cancel(cancel),
             Input::Snapshot(lane, n, took) => self.note_snapshot(lane, n, took),
-            Input::Carried(lane, window, done) => {
+            Input::Carried(lane, window, carried) => {
                 if let Some(side) = self.sides.get_mut(&lane) {
-                    side.turning.note_carried(window, done);
+                    side.turning.note_carried(window, carried);
                 }
             }
             Input::LetGo(facts) => self.note_let_go(&facts),

@@ -22,6 +22,8 @@ const PAGE: usize = 1_000;
 const MOST: usize = 1_000_000;
 /// How long is waited after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long is waited where too much is open.
+const LONG_PAUSE: Duration = Duration::from_secs(600);
 
 /// What the next row of a lane says of a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +32,17 @@ pub(super) enum Farewell {
     Close(HourRange),
     /// Nothing in it is needed any more.
     LetGo(HourRange),
+}
+
+/// What became of a carry-over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carried {
+    /// Everything that is needed is copied.
+    All,
+    /// There is more than may be.
+    TooMuch,
+    /// It must be tried again.
+    Failed,
 }
 
 /// How far a lane has come with windows on their way out.
@@ -72,9 +85,16 @@ impl Turning {
     }
 
     /// A carry-over has ended.
-    pub(super) fn note_carried(&mut self, window: HourRange, done: bool) {
-        self.carried = done.then_some(window).or(self.carried);
-        self.carrying = (!done).then(|| Instant::now() + PAUSE);
+    pub(super) fn note_carried(&mut self, window: HourRange, carried: Carried) {
+        let pause = match carried {
+            Carried::All => {
+                self.carried = Some(window);
+                None
+            }
+            Carried::TooMuch => Some(LONG_PAUSE),
+            Carried::Failed => Some(PAUSE),
+        };
+        self.carrying = pause.map(|pause| Instant::now() + pause);
     }
 
     fn may_carry(&self) -> bool {
@@ -218,12 +238,12 @@ impl Group {
     }
 }
 
-/// Copies what a lane still needs of a window; says whether all of it is copied.
+/// Copies what a lane still needs of a window.
 async fn carry_over(
     (shared, windows): (Arc<Shared>, Arc<WindowMap>),
     (lane, window, due_read): (LaneId, HourRange, domain::lane::DueMark),
     open: Vec<u64>,
-) -> bool {
+) -> Carried {
     let copied = async {
         let database = &shared.database;
         let mut open = open;
@@ -253,7 +273,7 @@ async fn carry_over(
                 to_hour = to.0,
                 "what is open in a window was carried over"
             );
-            true
+            Carried::All
         }
         Ok(None) => {
             shared.metrics.windows_held_back.inc();
@@ -264,11 +284,11 @@ async fn carry_over(
                 to_hour = to.0,
                 "too much is open in a window for it to go"
             );
-            false
+            Carried::TooMuch
         }
         Err(error) => {
             tracing::warn!(partition = lane.0, %error, "a window can't be carried over yet");
-            false
+            Carried::Failed
         }
     }
 }
