@@ -249,7 +249,7 @@ impl ReadExecutions for Database {
         lane: LaneId,
         mark: DueMark,
     ) -> Result<bool, Error> {
-        for table in places(windows, Table::Due, mark.due.hour()) {
+        for table in looks(windows, Table::Due, mark.due.hour()) {
             let sql = format!("select 1 from {table} where lane = $1 and due_at = $2 and seq = $3");
             let statement = sqlx::query(AssertSqlSafe(sql))
                 .bind(number(lane))
@@ -274,7 +274,7 @@ impl ReadExecutions for Database {
         home: Hour,
         (seqs, bytes): (&[u64], u64),
     ) -> Result<Vec<(u64, Head)>, Error> {
-        for table in places(windows, Table::Execution, home) {
+        for table in looks(windows, Table::Execution, home) {
             let sql = heads_sql(table);
             let asked: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
             let statement = sqlx::query(AssertSqlSafe(sql))
@@ -298,7 +298,7 @@ impl ReadExecutions for Database {
         home: Hour,
         seq: u64,
     ) -> Result<Option<StoredExecution>, Error> {
-        for table in places(windows, Table::Execution, home) {
+        for table in looks(windows, Table::Execution, home) {
             let sql = format!(
                 "select {HEAD_COLUMNS} from {table} e
                  where e.lane = $1 and e.seq = $3 and e.win = $2"
@@ -355,6 +355,13 @@ impl Database {
 pub(crate) fn places(windows: &WindowMap, table: Table, home: Hour) -> impl Iterator<Item = &str> {
     let leaf = windows.leaf(table, home).ok();
     leaf.into_iter().chain(table.kept())
+}
+
+/// The same for looks one after the other: what is kept apart may move into its window between two of them, so
+/// the window comes last again.
+fn looks(windows: &WindowMap, table: Table, home: Hour) -> impl Iterator<Item = &str> {
+    let leaf = windows.leaf(table, home).ok();
+    places(windows, table, home).chain(leaf)
 }
 
 /// Reads heads of a leaf. OFFSET 0 keeps the look-up of each number a look-up: a plan that is made while

@@ -11,6 +11,9 @@ use super::commit::COMMIT_LIMIT;
 /// How long is waited before the database is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How many tries a line in the log stands for.
+const TOLD_EVERY: u32 = 50;
+
 /// What became of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
@@ -35,6 +38,7 @@ impl Group {
         let Some(row) = batch.rows.first() else {
             return Fate::Committed;
         };
+        let mut tries = 0;
         while !self.shared.deadline.has_passed() {
             let Some(blank) = self.blank(row) else {
                 return Fate::Deposed;
@@ -50,6 +54,11 @@ impl Group {
                 Ok(Settled::There(_)) | Err(Error::Deposed { .. }) => return Fate::Deposed,
                 Err(error) => {
                     self.note_database_error(&error);
+                    tries += 1;
+                    if tries % TOLD_EVERY == 0 {
+                        tracing::warn!(event = "commit_still_in_doubt", lanes = batch.rows.len(), tries,
+                            %error, "what became of a commit can't be found out yet");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }

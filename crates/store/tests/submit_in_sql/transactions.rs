@@ -78,7 +78,7 @@ async fn an_execution_is_stored_as_it_was_submitted() {
         tenant: shop.tenant,
         queue: shop.queue,
         priority: Priority::Critical,
-        job_type: 1,
+        job_type: noop(&shop).await,
     };
     let expected = Head {
         tenant: class.tenant,
@@ -113,7 +113,7 @@ async fn what_is_left_out_or_null_is_as_the_api_has_it() {
     let expected = Head {
         tenant: shop.tenant,
         queue: shop.queue,
-        job_type: 1,
+        job_type: noop(&shop).await,
         priority: Priority::Normal,
         accepted: Micros(0),
         due: None,
@@ -268,4 +268,10 @@ async fn a_wide_queue_uses_its_lanes_in_turn_and_one_lane_for_a_key() {
             );
         }
     }
+}
+
+/// The number of the type that the examples submit.
+async fn noop(shop: &Shop) -> i32 {
+    let number = shop.world.database.type_number(shop.tenant, "noop");
+    number.await.unwrap().expect("it is known")
 }
