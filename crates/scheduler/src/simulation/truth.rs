@@ -188,7 +188,7 @@ impl Truth {
             }
         }
         check_rows(tables)?;
-        check_keys(tables)
+        check_submissions(tables)
     }
 }
 
@@ -257,20 +257,23 @@ impl Tables {
     }
 }
 
-/// One key, one execution.
-fn check_keys(tables: &Tables) -> Result<(), String> {
-    let mut by_key: BTreeMap<&str, u32> = BTreeMap::new();
+/// One key, one execution. What has no key is handed in again only if nothing was taken, as its client was told.
+fn check_submissions(tables: &Tables) -> Result<(), String> {
+    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for (_, head) in tables
         .executions
         .values()
         .chain(tables.gone.executions.values())
     {
-        if let Some(key) = head.labels.get("key") {
-            *by_key.entry(key).or_default() += 1;
+        let named = ["key", "n"]
+            .iter()
+            .find_map(|name| Some((*name, head.labels.get(*name)?)));
+        if let Some((name, value)) = named {
+            *counts.entry((name, value)).or_default() += 1;
         }
     }
-    match by_key.iter().find(|(_, count)| **count > 1) {
-        Some((key, count)) => Err(format!("key {key} has {count} executions")),
+    match counts.iter().find(|(_, count)| **count > 1) {
+        Some(((name, value), count)) => Err(format!("{name} {value} has {count} executions")),
         None => Ok(()),
     }
 }

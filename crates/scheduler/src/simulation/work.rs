@@ -61,6 +61,8 @@ pub(super) struct Worker {
     held: BTreeMap<(ExecutionId, u64), HeldTask>,
     /// The owner of each lane, and the number of its lease.
     owners: BTreeMap<usize, (u64, Option<String>)>,
+    /// The schedulers that it can't reach, and until when.
+    apart: BTreeMap<String, Instant>,
     number: u64,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
 }
@@ -71,6 +73,8 @@ pub(super) enum Fault {
     Kill,
     Stop(Duration),
     Leave,
+    /// It can't reach one of the schedulers.
+    Part(&'static str, Duration),
 }
 
 impl Worker {
@@ -84,6 +88,7 @@ impl Worker {
             leases: BTreeMap::new(),
             held: BTreeMap::new(),
             owners: BTreeMap::new(),
+            apart: BTreeMap::new(),
             number: 0,
             events: mpsc::unbounded_channel(),
         }
@@ -105,6 +110,10 @@ impl Worker {
                         // First of all it looks whether it still has its rights.
                         self.drop_what_lapsed();
                         self.pause(false);
+                    }
+                    Some(Fault::Part(scheduler, duration)) => {
+                        self.streams.remove(scheduler);
+                        self.apart.insert(scheduler.to_owned(), Instant::now() + duration);
                     }
                     Some(Fault::Leave) => return self.leave(),
                     Some(Fault::Kill) | None => return self.die(),
@@ -133,8 +142,10 @@ impl Worker {
     async fn look(&mut self) {
         // A process that dies resets its connections.
         self.streams.retain(|_, stream| !stream.link.is_dead());
+        self.apart.retain(|_, until| *until > Instant::now());
         for replica in self.world.replicas() {
-            if !self.streams.contains_key(&replica.name) {
+            let there = !self.apart.contains_key(&replica.name);
+            if there && !self.streams.contains_key(&replica.name) {
                 self.connect(&replica).await;
             }
         }
@@ -368,8 +379,10 @@ impl Worker {
             .history
             .note(|| format!("{}: begins {id} (fence {})", self.name, task.fence));
         self.world.truth.begin(id, task.fence, &self.name);
-        let run = match self.chance.random_range(0..10) {
-            0 => self.chance.random_range(1_000..4_000),
+        let run = match self.chance.random_range(0..20) {
+            // Longer than it takes until somebody else has the lane and has waited for its workers.
+            0 => self.chance.random_range(4_000..14_000),
+            1 | 2 => self.chance.random_range(1_000..4_000),
             _ => self.chance.random_range(1..400),
         };
         let held = HeldTask {

@@ -25,6 +25,9 @@ const BEFORE_THE_HOUR: Duration = Duration::from_secs(4);
 /// How long all may take to be done once nothing goes wrong any more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The schedulers' names.
+const REPLICAS: [&str; 3] = ["s1", "s2", "s3"];
+
 #[derive(Clone)]
 pub(super) struct World {
     pub(super) history: History,
@@ -71,7 +74,7 @@ async fn live(seed: u64, loud: bool) -> Result<(), String> {
         history,
     };
     let trouble = [0, 10, 40][chance.random_range(0..3)];
-    for name in ["s1", "s2", "s3"].iter().take(chance.random_range(2..=3)) {
+    for name in REPLICAS.iter().take(chance.random_range(2..=3)) {
         world.start(name, chance.random(), trouble);
     }
     let mut workers = Vec::new();
@@ -143,7 +146,7 @@ impl World {
         let duration = Duration::from_millis(chance.random_range(100..9_000));
         let replicas = self.replicas();
         let replica = &replicas[chance.random_range(0..replicas.len())];
-        let what = chance.random_range(0..9);
+        let what = chance.random_range(0..11);
         self.history
             .note(|| format!("world: {what} befalls {} or a worker", replica.name));
         match what {
@@ -166,6 +169,11 @@ impl World {
             5 => {
                 let place = chance.random_range(0..workers.len());
                 let _ = workers[place].send(Fault::Stop(duration));
+            }
+            8 | 9 => {
+                let place = chance.random_range(0..workers.len());
+                let scheduler = REPLICAS[chance.random_range(0..replicas.len())];
+                let _ = workers[place].send(Fault::Part(scheduler, duration));
             }
             6 if self.lossy => self.model.copy(),
             7 if self.lossy => self.lose_the_tail(chance.random()),
