@@ -34,6 +34,8 @@ type Event = (String, u64, Option<WorkResponse>);
 struct Stream {
     number: u64,
     requests: Requests,
+    /// When its Hello was sent.
+    sent: Instant,
     /// When beats were sent that aren't answered.
     beats: BTreeMap<u64, Instant>,
     link: std::sync::Arc<Link>,
@@ -213,14 +215,13 @@ impl Worker {
             served.abort();
             let _ = events.send((name, number, None));
         });
-        self.leases
-            .insert(replica.name.clone(), sent + WORKER_LEASE);
         let beats = BTreeMap::new();
         self.streams.insert(
             replica.name.clone(),
             Stream {
                 number,
                 requests,
+                sent,
                 beats,
                 link: std::sync::Arc::clone(&replica.link),
             },
@@ -257,6 +258,8 @@ impl Worker {
     fn take(&mut self, from: &str, message: WorkResponse) {
         match message.message {
             Some(work_response::Message::Welcome(welcome)) => {
+                let sent = self.streams.get(from).map(|stream| stream.sent);
+                self.extend(from, sent);
                 self.see(&welcome.cluster_view.unwrap_or_default());
             }
             Some(work_response::Message::ClusterView(view)) => self.see(&view),
@@ -268,10 +271,8 @@ impl Worker {
             }
             Some(work_response::Message::HeartbeatAnswer(answer)) => {
                 let stream = self.streams.get_mut(from);
-                if let Some(sent) = stream.and_then(|stream| stream.beats.remove(&answer.number)) {
-                    let lease = self.leases.entry(from.to_owned()).or_insert(sent);
-                    *lease = (*lease).max(sent + WORKER_LEASE);
-                }
+                let sent = stream.and_then(|stream| stream.beats.remove(&answer.number));
+                self.extend(from, sent);
             }
             Some(work_response::Message::Settlements(settlements)) => {
                 for settled in settlements.settlements {
@@ -327,6 +328,14 @@ impl Worker {
         {
             held.taken_back = true;
             held.until = Instant::now();
+        }
+    }
+
+    /// What was sent to a scheduler at a time was answered: the lease counts from then.
+    fn extend(&mut self, from: &str, sent: Option<Instant>) {
+        if let Some(sent) = sent {
+            let lease = self.leases.entry(from.to_owned()).or_insert(sent);
+            *lease = (*lease).max(sent + WORKER_LEASE);
         }
     }
 
