@@ -27,7 +27,7 @@ pub struct Args {
     /// A file that holds the service token.
     #[arg(long, env = "SERVICE_TOKEN_FILE")]
     pub service_token_file: Option<PathBuf>,
-    /// Tenants, queues and keys to be made at the start, as YAML; what exists stays.
+    /// Tenants, queues and keys to be made at the start, as YAML (docs/seed.md); what exists stays.
     #[arg(long, env = "SEED_FILE")]
     pub seed_file: Option<PathBuf>,
     /// How many lanes a new installation gets: 1 to 4096. An existing one keeps its own.

@@ -44,6 +44,8 @@ struct SeedQueue {
     strict: bool,
     /// How many executions may wait in it.
     max_depth: Option<u64>,
+    /// How many hours its failures and dead letters are kept, if that is longer than everything else is.
+    failures_hours: Option<u32>,
 }
 
 fn one() -> u16 {
@@ -89,6 +91,7 @@ impl Seed {
                 let options = QueueOptions {
                     strict: queue.strict,
                     max_depth: queue.max_depth,
+                    failures_hours: queue.failures_hours,
                 };
                 let name = &queue.name;
                 (database.ensure_queue_with(number, name, &lanes, options)).await?;

@@ -14,6 +14,8 @@ pub struct QueueOptions {
     pub strict: bool,
     /// How many executions may wait in it; more are refused. `None`: no limit.
     pub max_depth: Option<u64>,
+    /// How many hours its failures and dead letters are kept, if that is longer than everything else is.
+    pub failures_hours: Option<u32>,
 }
 
 /// The options of all queues and tenants, by number; those without any aren't in it.
@@ -67,8 +69,8 @@ impl Database {
         lanes: &[LaneId],
         options: QueueOptions,
     ) -> Result<(), Error> {
-        const INSERT: &str = "insert into queue (tenant, name, lanes, strict, max_depth)
-             values ($1, $2, $3, $4, $5) on conflict do nothing";
+        const INSERT: &str = "insert into queue (tenant, name, lanes, strict, max_depth,
+                 failures_hours) values ($1, $2, $3, $4, $5, $6) on conflict do nothing";
         let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
         let statement = sqlx::query(INSERT)
             .bind(tenant)
@@ -76,25 +78,32 @@ impl Database {
             .bind(lanes)
             .bind(options.strict)
             .bind(options.max_depth.map(limit))
+            .bind(options.failures_hours.map(hours))
             .execute(&self.pool);
         self.timed("queue_insert", "insert", statement).await?;
         Ok(())
     }
 
     pub(crate) async fn read_options(&self) -> Result<Options, Error> {
-        const QUEUES: &str = "select number, strict, max_depth from queue
-             where strict or max_depth is not null";
+        const QUEUES: &str = "select number, strict, max_depth, failures_hours from queue
+             where strict or max_depth is not null or failures_hours is not null";
         const TENANTS: &str = "select number, max_depth from tenant where max_depth is not null";
         let statement = sqlx::query_as(QUEUES).fetch_all(&self.pool);
-        let queues: Vec<(i32, bool, Option<i64>)> =
+        let queues: Vec<(i32, bool, Option<i64>, Option<i32>)> =
             self.timed("queue_options", "select", statement).await?;
         let statement = sqlx::query_as(TENANTS).fetch_all(&self.pool);
         let tenants: Vec<(i32, i64)> = self.timed("tenant_options", "select", statement).await?;
         let depth = |stored: i64| u64::try_from(stored).unwrap_or(0);
-        let queues = queues.into_iter().map(|(number, strict, max_depth)| {
-            let max_depth = max_depth.map(depth);
-            (number, QueueOptions { strict, max_depth })
-        });
+        let queues = queues
+            .into_iter()
+            .map(|(number, strict, max_depth, hours)| {
+                let options = QueueOptions {
+                    strict,
+                    max_depth: max_depth.map(depth),
+                    failures_hours: hours.and_then(|hours| u32::try_from(hours).ok()),
+                };
+                (number, options)
+            });
         let tenants = tenants.into_iter();
         Ok(Options {
             queues: queues.collect(),
@@ -103,6 +112,10 @@ impl Database {
                 .collect(),
         })
     }
+}
+
+fn hours(hours: u32) -> i32 {
+    i32::try_from(hours).unwrap_or(i32::MAX)
 }
 
 fn limit(depth: u64) -> i64 {

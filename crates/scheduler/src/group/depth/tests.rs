@@ -76,8 +76,8 @@ fn lanes(waiting: &[(i32, u32)]) -> BTreeMap<LaneId, Lane> {
 
 fn queue_limit(queue: i32, most: u64) -> Options {
     let options = QueueOptions {
-        strict: false,
         max_depth: Some(most),
+        ..QueueOptions::default()
     };
     Options {
         queues: [(queue, options)].into(),
