@@ -4,12 +4,12 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run dev build test lint proto bench clean
+.PHONY: help run dev build test mutants lint proto bench clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## Tells what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Shows the main job: everything on this machine, work, a failure in the middle, the account of it
 	@$(TARGET)/debug/main-job
@@ -24,6 +24,9 @@ test: ## All tests, against a private PostgreSQL
 	@.ci/timed "test: build" 600 cargo build --workspace --bins
 	@.ci/timed "test: run" 600 .ci/suites $(TARGET)/debug/with-postgres \
 		cargo test --workspace --no-fail-fast
+
+mutants: ## Breaks one rule after the other, and sees that a test fails each time; half an hour
+	@.ci/mutants
 
 lint: ## Format, clippy, rules on dependencies
 	@.ci/timed "lint: format" 10 cargo fmt --all --check
