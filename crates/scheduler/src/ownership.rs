@@ -99,10 +99,18 @@ impl LaneKeeper {
                 Some(arrival) = self.arrivals.1.recv() => self.welcome(arrival).await,
                 () = shutdown.cancelled() => break,
             }
-            let owned = i64::try_from(self.adopted.len()).unwrap_or(i64::MAX);
-            self.shared.metrics.lanes_owned.set(owned);
+            self.note_lanes_owned();
         }
         self.leave().await;
+    }
+
+    /// Past its deadline it owns nothing, as far as it knows.
+    fn note_lanes_owned(&self) {
+        let owned = match self.shared.deadline.has_passed() {
+            true => 0,
+            false => i64::try_from(self.adopted.len()).unwrap_or(i64::MAX),
+        };
+        self.shared.metrics.lanes_owned.set(owned);
     }
 
     async fn look(&mut self) {

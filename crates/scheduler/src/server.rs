@@ -8,7 +8,7 @@ use proto::v1::worker_service_server::WorkerServiceServer;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use service::Process;
-use store::{Claimant, Database, Installation, Retention, TermHolder, WindowMap};
+use store::{Claimant, Database, Installation, Retention, TermHolder, WindowMap, within};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -192,6 +192,9 @@ async fn serve_grpc(
     service::serve_with_drain(router, listener, shutdown, grace).await
 }
 
+/// A database that takes longer than this to answer at all is none.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
 /// Says whether this scheduler can do its work.
 async fn watch_health(process: Process, shared: Arc<Shared>) {
     let mut looks = tokio::time::interval(Duration::from_secs(1));
@@ -200,7 +203,7 @@ async fn watch_health(process: Process, shared: Arc<Shared>) {
             _ = looks.tick() => {}
             () = process.shutdown.cancelled() => return,
         }
-        let database = match shared.database.ping().await {
+        let database = match within(PING_LIMIT, shared.database.ping()).await {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("the database doesn't answer: {error}")),
         };

@@ -117,7 +117,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
 
-    /// A label to filter by; may be repeated.
+    /// A label: a name and a value that people know it by; may be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub(crate) labels: Vec<(String, String)>,
 
@@ -139,7 +139,7 @@ pub(crate) struct SubmitArgs {
 
     /// Makes it safe to submit again: within 24 hours the same key gives the same execution. What is
     /// to be done must be the same too, so a time goes with --at then, not with --in.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) idempotency_key: Option<String>,
 
     /// When it is due, as RFC 3339: `2026-09-21T14:00:00Z`.

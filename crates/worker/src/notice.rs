@@ -28,6 +28,11 @@ pub(crate) enum Notice {
         execution_id: ExecutionId,
         fence: u64,
     },
+    /// A task came from a scheduler whose lane has another owner by now.
+    TooLate {
+        execution_id: ExecutionId,
+        fence: u64,
+    },
     /// The shutdown has begun.
     Draining { running: u32 },
     /// The worker has left.
@@ -118,6 +123,16 @@ impl Notifier {
                 %execution_id,
                 fence,
                 "the lease ran out without an answer: the task was stopped, another worker gets it"
+            ),
+            Notice::TooLate {
+                execution_id,
+                fence,
+            } => warn!(
+                event = "task_too_late",
+                worker_id,
+                %execution_id,
+                fence,
+                "a task came from a scheduler whose lane has another owner by now: it is not begun"
             ),
             Notice::NonsenseTask { fence } => warn!(
                 event = "task_refused",

@@ -378,6 +378,10 @@ impl Worker {
 
     fn begin(&mut self, from: &str, task: &Task) {
         let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+        // Another owner has been told by now what is held: it would be run without its knowing.
+        if self.owner(id).is_some_and(|owner| owner != from) {
+            return;
+        }
         let lease = self.leases.get(from);
         if lease.is_none_or(|lease| *lease <= Instant::now()) {
             // It came too late: the next stream's Hello tells that it isn't held.

@@ -1,3 +1,4 @@
+use futures::{StreamExt as _, stream};
 use proto::v1::ExecutionState;
 use serde_json::json;
 use tonic::{Code, Status};
@@ -8,6 +9,10 @@ use crate::execution_view::state_name;
 use crate::failure::{Failure, Kind};
 use crate::output::Output;
 
+/// Cancellations that are under way at a time: so many that what waits is cancelled before the slots of what runs
+/// come free for it.
+const AT_A_TIME: usize = 256;
+
 /// Cancels executions, each by itself, and waits for the ends of those that run if asked to.
 pub(crate) async fn cancel(
     output: &Output,
@@ -16,8 +21,15 @@ pub(crate) async fn cancel(
 ) -> Result<(), Failure> {
     let mut report = Report::new(output);
     let mut running = Vec::new();
-    for id in args.ids {
-        match client.cancel(&id).await {
+    // The last first, since the first are the likeliest to run.
+    let cancellations = args.ids.into_iter().rev().map(async |id| {
+        let state = client.cancel(&id).await;
+        (id, state)
+    });
+    let cancellations = stream::iter(cancellations).buffered(AT_A_TIME);
+    let cancelled: Vec<(String, Result<ExecutionState, Status>)> = cancellations.collect().await;
+    for (id, state) in cancelled.into_iter().rev() {
+        match state {
             Ok(state) if is_final(state) => report.ended(&id, state)?,
             Ok(state) => {
                 report.told(&id, state, args.wait)?;

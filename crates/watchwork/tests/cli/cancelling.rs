@@ -10,8 +10,8 @@ const OTHER_ID: &str = "0199c8a1-7d2e-8003-8000-0000000c3a92";
 #[tokio::test]
 async fn each_cancellation_says_on_a_line_what_came_of_it() {
     let api = ScriptedApi::start().await;
-    api.cancels(Ok(ExecutionState::Cancelled));
-    api.cancels(Ok(ExecutionState::Running));
+    api.cancels(ID, Ok(ExecutionState::Cancelled));
+    api.cancels(OTHER_ID, Ok(ExecutionState::Running));
     let ended = watchwork(&api, &["cancel", ID, OTHER_ID]).await;
     assert_eq!(code(&ended), 0, "{}", stderr(&ended));
     let told = format!(
@@ -20,7 +20,7 @@ async fn each_cancellation_says_on_a_line_what_came_of_it() {
     );
     assert_eq!(stdout(&ended), told);
 
-    api.cancels(Ok(ExecutionState::Running));
+    api.cancels(ID, Ok(ExecutionState::Running));
     let ended = watchwork(&api, &["cancel", ID, "-o", "json"]).await;
     let value = json!({"execution_id": ID, "state": "RUNNING"});
     assert_eq!(values(&ended), [value]);
@@ -30,8 +30,8 @@ async fn each_cancellation_says_on_a_line_what_came_of_it() {
 async fn what_is_over_already_says_how_and_the_others_are_cancelled_all_the_same() {
     let api = ScriptedApi::start().await;
     let refused = || Err(Status::failed_precondition("too late"));
-    api.cancels(refused());
-    api.cancels(Ok(ExecutionState::Cancelled));
+    api.cancels(ID, refused());
+    api.cancels(OTHER_ID, Ok(ExecutionState::Cancelled));
     api.says(execution(ExecutionState::Succeeded, vec![]));
     let ended = watchwork(&api, &["cancel", ID, OTHER_ID]).await;
     assert_eq!(code(&ended), 1);
@@ -42,12 +42,12 @@ async fn what_is_over_already_says_how_and_the_others_are_cancelled_all_the_same
     assert_eq!(stdout(&ended), format!("{OTHER_ID}  cancelled\n"));
 
     // A key that may not read hears the API's own words.
-    api.cancels(refused());
+    api.cancels(ID, refused());
     api.fails_with(Status::permission_denied("wrong scope"));
     let ended = watchwork(&api, &["cancel", ID]).await;
     assert_eq!(stderr(&ended), format!("watchwork: {ID}: too late\n"));
 
-    api.cancels(refused());
+    api.cancels(ID, refused());
     let ended = watchwork(&api, &["cancel", ID, "-o", "json"]).await;
     let value = json!({
         "execution_id": ID, "state": "SUCCEEDED", "error": "it is SUCCEEDED already",
@@ -64,12 +64,12 @@ async fn exit_codes_say_why_nothing_was_cancelled() {
         (Status::unavailable("no owner"), 4),
         (Status::permission_denied("wrong scope"), 1),
     ] {
-        api.cancels(Err(status));
+        api.cancels(ID, Err(status));
         assert_eq!(code(&watchwork(&api, &["cancel", ID]).await), expected);
     }
     // One code for several kinds.
-    api.cancels(Err(Status::not_found("no such execution")));
-    api.cancels(Err(Status::unavailable("no owner")));
+    api.cancels(ID, Err(Status::not_found("no such execution")));
+    api.cancels(OTHER_ID, Err(Status::unavailable("no owner")));
     assert_eq!(code(&watchwork(&api, &["cancel", ID, OTHER_ID]).await), 1);
     assert_eq!(code(&watchwork(&api, &["cancel"]).await), 2);
 }
@@ -77,8 +77,8 @@ async fn exit_codes_say_why_nothing_was_cancelled() {
 #[tokio::test]
 async fn cancel_wait_follows_what_runs_to_its_end() {
     let api = ScriptedApi::start().await;
-    api.cancels(Ok(ExecutionState::Cancelled));
-    api.cancels(Ok(ExecutionState::Running));
+    api.cancels(OTHER_ID, Ok(ExecutionState::Cancelled));
+    api.cancels(ID, Ok(ExecutionState::Running));
     api.plays(vec![
         Ok(change(ExecutionState::Running)),
         Ok(change(ExecutionState::Cancelled)),
@@ -90,7 +90,7 @@ async fn cancel_wait_follows_what_runs_to_its_end() {
     assert_eq!(stdout(&ended), told);
     assert_eq!(api.watched(), [ID], "what is over isn't watched");
 
-    api.cancels(Ok(ExecutionState::Running));
+    api.cancels(ID, Ok(ExecutionState::Running));
     api.plays(vec![Ok(change(ExecutionState::Succeeded))]);
     let ended = watchwork(&api, &["cancel", ID, "--wait", "-o", "json"]).await;
     let value = json!({"execution_id": ID, "state": "SUCCEEDED"});

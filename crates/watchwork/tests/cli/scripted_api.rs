@@ -36,7 +36,7 @@ struct Script {
     failure: Option<Status>,
     watches: VecDeque<Changes>,
     watched: Vec<String>,
-    cancels: VecDeque<Result<ExecutionState, Status>>,
+    cancels: Vec<(String, Result<ExecutionState, Status>)>,
     pages: VecDeque<ListExecutionsResponse>,
     listed: Vec<ListExecutionsRequest>,
 }
@@ -77,9 +77,10 @@ impl ScriptedApi {
         self.script.lock().unwrap().watches.push_back(changes);
     }
 
-    /// The next cancellation, after those that were given before, ends so.
-    pub(crate) fn cancels(&self, end: Result<ExecutionState, Status>) {
-        self.script.lock().unwrap().cancels.push_back(end);
+    /// The next cancellation of an execution ends so.
+    pub(crate) fn cancels(&self, id: &str, end: Result<ExecutionState, Status>) {
+        let mut script = self.script.lock().unwrap();
+        script.cancels.push((id.to_owned(), end));
     }
 
     /// A further list, after those that were given before, has this page.
@@ -209,8 +210,11 @@ impl ExecutionService for Service {
         request: Request<CancelExecutionRequest>,
     ) -> Result<Response<CancelExecutionResponse>, Status> {
         check(&request)?;
-        let end = self.0.lock().unwrap().cancels.pop_front();
-        let state = end.unwrap_or_else(|| Err(Status::not_found("there is no such execution")))?;
+        let id = request.into_inner().execution_id;
+        let cancels = &mut self.0.lock().unwrap().cancels;
+        let place = cancels.iter().position(|(of, _)| *of == id);
+        let place = place.ok_or_else(|| Status::not_found("there is no such execution"))?;
+        let state = cancels.remove(place).1?;
         let mut answer = CancelExecutionResponse::default();
         answer.set_state(state);
         Ok(Response::new(answer))

@@ -40,10 +40,24 @@ impl Link {
         for mut wire in tasks {
             match Task::take(&mut wire, now) {
                 Some(task) if self.holdings.covers(task.execution_id, task.fence) => {}
+                Some(task) if self.comes_too_late(origin, &task) => {
+                    let (execution_id, fence) = (task.execution_id, task.fence);
+                    self.tell(Notice::TooLate {
+                        execution_id,
+                        fence,
+                    });
+                }
                 Some(task) => self.hold(origin, task, wire.payload, now),
                 None => self.tell(Notice::NonsenseTask { fence: wire.fence }),
             }
         }
+    }
+
+    /// Whether the lane has another owner since: a new one says so before it hands anything out, and was told
+    /// by now what the worker holds. This would be run without its knowing.
+    fn comes_too_late(&self, origin: SchedulerRef, task: &Task) -> bool {
+        let owner = self.schedulers.owner(task.execution_id.lane());
+        owner.is_some_and(|owner| owner != origin)
     }
 
     /// Holds a task: it waits for a slot, or goes back at once when the worker is leaving.

@@ -2,7 +2,6 @@ use std::time::{Duration, Instant};
 
 use proto::v1::AttemptResult;
 use proto::v1::Revoke;
-use proto::v1::work_request::Message as Request;
 use proto::v1::work_response::Message as Response;
 
 use crate::handlers::Handlers;
@@ -70,14 +69,9 @@ async fn what_is_revoked_is_stopped_and_not_reported() {
     worker.handlers.gate.holds(1).await;
     let held = vec![held(&running), held(&waiting)];
     stream.say(Response::Revoke(Revoke { held })).await;
-    let Some(Request::Results(results)) = stream.next().await else {
-        panic!("no results")
-    };
-    assert_eq!(results.results.len(), 1);
-    assert_eq!(
-        results.results[0].execution_id,
-        task(0, 3, "noop", "").execution_id
-    );
+    let results = stream.results(1).await;
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0].execution_id, task(0, 3, "noop", "").execution_id);
     assert_eq!(worker.handlers.gate.began(), 1);
 }
 
