@@ -22,7 +22,7 @@ build: ## All binaries
 
 test: ## All tests, against a private PostgreSQL
 	@.ci/timed "test: build" 600 cargo build --workspace --bins
-	@.ci/timed "test: run" 600 .ci/suites $(TARGET)/debug/with-postgres \
+	@.ci/timed "test: run" 900 .ci/suites $(TARGET)/debug/with-postgres \
 		cargo test --workspace --no-fail-fast
 
 mutants: ## Breaks one rule after the other, and sees that a test fails each time; half an hour
