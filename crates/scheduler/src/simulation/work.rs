@@ -47,8 +47,6 @@ struct HeldTask {
     origin: String,
     /// The scheduler by whose lease it has the right.
     by: String,
-    /// Until when it has it by the leases of earlier owners.
-    granted: Instant,
     until: Instant,
     done: Option<proto::v1::Result>,
     cancelled: bool,
@@ -246,13 +244,8 @@ impl Worker {
     /// When the first lease by which something runs is over.
     fn next_lapse(&self) -> Option<Instant> {
         let running = self.held.values().filter(|held| held.done.is_none());
-        running.map(|held| self.right(held)).min()
-    }
-
-    /// Until when it may run something.
-    fn right(&self, held: &HeldTask) -> Instant {
-        let lease = self.leases.get(&held.by).copied();
-        lease.map_or(held.granted, |lease| lease.max(held.granted))
+        let leases = running.filter_map(|held| self.leases.get(&held.by));
+        leases.min().copied()
     }
 
     fn all_held(&self) -> Vec<Held> {
@@ -373,10 +366,7 @@ impl Worker {
         }
         let owners: Vec<_> = self.held.keys().map(|(id, _)| self.owner(*id)).collect();
         for (held, owner) in self.held.values_mut().zip(owners) {
-            // An owner that is gone extends nothing any more.
-            if let Some(owner) = owner.filter(|owner| *owner != held.by) {
-                let until = self.leases.get(&held.by).copied();
-                held.granted = held.granted.max(until.unwrap_or(held.granted));
+            if let Some(owner) = owner.filter(|owner| self.leases.contains_key(owner)) {
                 held.by = owner;
             }
         }
@@ -411,7 +401,6 @@ impl Worker {
         let held = HeldTask {
             origin: from.to_owned(),
             by: from.to_owned(),
-            granted: Instant::now(),
             until: Instant::now() + Duration::from_millis(run),
             done: None,
             cancelled: false,
@@ -423,7 +412,7 @@ impl Worker {
     /// What it has no right to any more it stops, and says nothing of.
     fn drop_what_lapsed(&mut self) {
         let now = Instant::now();
-        let lapsed = |held: &HeldTask| self.right(held) <= now;
+        let lapsed = |held: &HeldTask| self.leases.get(&held.by).is_none_or(|until| *until <= now);
         let lapsed = self
             .held
             .iter()
