@@ -247,11 +247,12 @@ async fn carry_over(
     let copied = async {
         let database = &shared.database;
         let mut open = open;
+        // One more than may be, so that what was cut off is seen to be too much.
         let far = (window, due_read);
-        open.extend(database.waiting_far(&windows, lane, far, MOST).await?);
+        open.extend(database.waiting_far(&windows, lane, far, MOST + 1).await?);
         open.extend(
             database
-                .lasting_failures(&windows, lane, window, MOST)
+                .lasting_failures(&windows, lane, window, MOST + 1)
                 .await?,
         );
         if open.len() > MOST {
