@@ -144,8 +144,12 @@ impl LaneKeeper {
         let sent = Instant::now();
         let renewal = within(LIMIT, self.leases.renew(&self.claimant)).await?;
         self.shared.clock.set(renewal.now, sent);
-        self.recognise(&renewal).await;
-        self.reconcile(renewal.leases).await;
+        let leases = match self.knows_us(&renewal) {
+            true => renewal.leases,
+            false => self.begin_anew(&renewal).await?,
+        };
+        (self.identity, self.said) = (Some(renewal.identity), Some(renewal.now));
+        self.reconcile(leases).await;
         self.shared.deadline.renewed(sent, self.claimant.lease);
         self.renewed = Some(sent);
         let now = SystemTime::now()
@@ -156,19 +160,30 @@ impl LaneKeeper {
     }
 
     /// Another database than the last one, another timeline of it, or one that doesn't know this scheduler's
-    /// last renewal may lack the last rows that this scheduler knows: every lane is let go and taken anew.
-    async fn recognise(&mut self, renewal: &Renewal) {
-        let identity = renewal.identity;
-        let before = self.identity.replace(identity);
-        let said = self.said.replace(renewal.now);
-        let knows = said.is_none_or(|said| renewal.last >= Some(said));
-        if before.is_none_or(|before| before == identity && knows) {
-            return;
-        }
-        tracing::error!(event = "database_changed", ?before, now = ?identity,
+    /// last renewal may lack the last rows that this scheduler knows.
+    fn knows_us(&self, renewal: &Renewal) -> bool {
+        let is_same = self
+            .identity
+            .is_none_or(|before| before == renewal.identity);
+        is_same && self.said.is_none_or(|said| renewal.last >= Some(said))
+    }
+
+    /// Every lane is let go and its lease given back, to be taken anew: a lease of an older copy has a number
+    /// that workers may know to be over. Gives the leases of lanes that are not let go in time.
+    async fn begin_anew(&mut self, renewal: &Renewal) -> Result<Vec<LaneLease>, Error> {
+        tracing::error!(event = "database_changed", before = ?self.identity, now = ?renewal.identity,
             "the database failed over or was restored: its last commits may be lost; all lanes are taken anew");
-        let lanes: Vec<LaneId> = self.adopted.iter().copied().collect();
-        self.let_go(&lanes).await;
+        let adopted: Vec<LaneId> = self.adopted.iter().copied().collect();
+        let silent = self.let_go(&adopted).await;
+        let is_held = |lane: &LaneId| adopted.contains(lane) && !silent.contains(lane);
+        let (held, free): (Vec<LaneLease>, Vec<LaneLease>) = renewal
+            .leases
+            .iter()
+            .partition(|lease| is_held(&lease.lane));
+        let free: Vec<LaneId> = free.iter().map(|lease| lease.lane).collect();
+        within(LIMIT, self.leases.release(&self.claimant, &free)).await?;
+        self.held.retain(|lane, _| !free.contains(lane));
+        Ok(held)
     }
 
     /// Believes the database about the leases: what it doesn't have any more is let go, and what it has
@@ -218,10 +233,11 @@ impl LaneKeeper {
         Ok(())
     }
 
-    /// The groups stop writing to the lanes first; only then may anybody else have them. Gives those whose
-    /// groups have said so in time: the leases of all must go on being renewed. Any other lane is taken
-    /// over again, by its group's next inputs.
+    /// Workers hear of it and the groups stop writing to the lanes first; only then may anybody else have
+    /// them. Gives those whose groups have said so in time: the leases of all must go on being renewed. Any
+    /// other lane is taken over again, by its group's next inputs.
     async fn let_go(&mut self, lanes: &[LaneId]) -> Vec<LaneId> {
+        self.disown(lanes);
         let drops = lanes.iter().map(|lane| {
             self.adopted.remove(lane);
             let (done, gone) = oneshot::channel();
@@ -295,6 +311,28 @@ impl LaneKeeper {
         }
     }
 
+    /// The view tells that nobody owns these lanes. No worker's heartbeat is answered before it knows: what it
+    /// holds of them it may run by the answers that it has, for which the next owner waits.
+    fn disown(&self, lanes: &[LaneId]) {
+        let own = self.place_in(&self.shared.view.borrow());
+        self.shared.view.send_if_modified(|view| {
+            let places = lanes.iter().map(|lane| usize::from(lane.0));
+            let owned =
+                |place: &usize| own.is_some() && view.lane_owners.get(*place) == own.as_ref();
+            let places: Vec<usize> = places.filter(owned).collect();
+            let view = Arc::make_mut(view);
+            places.iter().for_each(|place| view.lane_owners[*place] = 0);
+            !places.is_empty()
+        });
+    }
+
+    /// What a view calls this scheduler where it tells of owners.
+    fn place_in(&self, view: &ClusterView) -> Option<u32> {
+        let is_own = |scheduler: &SchedulerAddress| scheduler.scheduler_id == self.claimant.id;
+        let place = view.schedulers.iter().position(is_own)?;
+        u32::try_from(place + 1).ok()
+    }
+
     /// Shows every worker the lane without an owner and then with its own, so that each says what it
     /// holds of it even if the owner has not changed.
     fn announce(&self, lane: LaneId) {
@@ -303,10 +341,6 @@ impl LaneKeeper {
         if view.lane_owners.get(place).is_none() {
             return;
         }
-        let own = view
-            .schedulers
-            .iter()
-            .position(|s| s.scheduler_id == self.claimant.id);
         let with_owner = |owner: u32| {
             let mut view = ClusterView::clone(&view);
             view.lane_owners[place] = owner;
@@ -319,10 +353,7 @@ impl LaneKeeper {
             view
         };
         let without = with_owner(0);
-        let own = own
-            .and_then(|place| u32::try_from(place + 1).ok())
-            .unwrap_or(0);
-        let with = with_owner(own);
+        let with = with_owner(self.place_in(&view).unwrap_or(0));
         for session in self.shared.sessions.all() {
             session.send(work_response::Message::ClusterView(without.clone()));
             session.send(work_response::Message::ClusterView(with.clone()));

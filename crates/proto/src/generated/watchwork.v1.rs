@@ -1465,7 +1465,8 @@ pub struct ClusterView {
     pub lane_owners: ::prost::alloc::vec::Vec<u32>,
     /// For each lane, in order, the number of its lease; it grows with each new owner. Schedulers see changes
     /// at different times: of two views, whoever tells them, the one with the lower number of a lane is older
-    /// about that lane. Empty: not told.
+    /// about that lane. With the same number, that the owner gave the lane up or has it again is true if it
+    /// says so itself. Empty: not told.
     #[prost(uint64, repeated, tag = "3")]
     pub lane_epochs: ::prost::alloc::vec::Vec<u64>,
 }

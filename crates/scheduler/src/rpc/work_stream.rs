@@ -133,8 +133,7 @@ impl WorkStream {
                     if changed.is_err() {
                         break;
                     }
-                    let view = ClusterView::clone(&self.views.borrow_and_update());
-                    self.session.send(work_response::Message::ClusterView(view));
+                    self.show_view();
                 }
                 tasks = self.demand.next(&self.session) => {
                     self.session.send(work_response::Message::Demand(Demand { tasks }));
@@ -176,10 +175,19 @@ impl WorkStream {
         true
     }
 
-    /// An answered beat is a longer lease: who may have lost its lanes doesn't answer.
-    fn answer(&self, beat: &Heartbeat) {
+    fn show_view(&mut self) {
+        let view = ClusterView::clone(&self.views.borrow_and_update());
+        self.session.send(work_response::Message::ClusterView(view));
+    }
+
+    /// An answered beat is a longer lease: who may have lost its lanes doesn't answer, and who gave some up
+    /// says so first.
+    fn answer(&mut self, beat: &Heartbeat) {
         if self.shared.deadline.has_passed() {
             return;
+        }
+        if self.views.has_changed().unwrap_or(false) {
+            self.show_view();
         }
         self.session.renew(self.shared.worker_lease);
         let answer = HeartbeatAnswer {

@@ -45,8 +45,10 @@ struct Stream {
 struct HeldTask {
     /// The scheduler that handed it out.
     origin: String,
-    /// The scheduler by whose lease it has the right.
-    by: String,
+    /// The lane's owner, by whose lease it has the right.
+    by: Option<String>,
+    /// Until when it has it by the leases of earlier owners.
+    granted: Instant,
     until: Instant,
     done: Option<proto::v1::Result>,
     cancelled: bool,
@@ -244,8 +246,13 @@ impl Worker {
     /// When the first lease by which something runs is over.
     fn next_lapse(&self) -> Option<Instant> {
         let running = self.held.values().filter(|held| held.done.is_none());
-        let leases = running.filter_map(|held| self.leases.get(&held.by));
-        leases.min().copied()
+        running.map(|held| self.right(held)).min()
+    }
+
+    /// Until when it may run something.
+    fn right(&self, held: &HeldTask) -> Instant {
+        let lease = held.by.as_ref().and_then(|by| self.leases.get(by));
+        lease.map_or(held.granted, |lease| held.granted.max(*lease))
     }
 
     fn all_held(&self) -> Vec<Held> {
@@ -259,10 +266,10 @@ impl Worker {
         match message.message {
             Some(work_response::Message::Welcome(welcome)) => {
                 let sent = self.streams.get(from).map(|stream| stream.sent);
+                self.see(from, &welcome.cluster_view.unwrap_or_default());
                 self.extend(from, sent);
-                self.see(&welcome.cluster_view.unwrap_or_default());
             }
-            Some(work_response::Message::ClusterView(view)) => self.see(&view),
+            Some(work_response::Message::ClusterView(view)) => self.see(from, &view),
             Some(work_response::Message::Dispatch(dispatch)) => {
                 dispatch
                     .tasks
@@ -340,7 +347,7 @@ impl Worker {
     }
 
     /// The lanes may have changed hands: each new owner is told what is held.
-    fn see(&mut self, view: &ClusterView) {
+    fn see(&mut self, from: &str, view: &ClusterView) {
         let before = self.owners.clone();
         for (lane, (owner, epoch)) in view.lane_owners.iter().zip(&view.lane_epochs).enumerate() {
             let owner = owner
@@ -348,8 +355,12 @@ impl Worker {
                 .and_then(|place| view.schedulers.get(place as usize));
             let owner = owner.map(|scheduler| scheduler.scheduler_id.clone());
             let known = self.owners.entry(lane).or_default();
-            // Views come from several schedulers: one that knows an older lease isn't believed.
-            if *epoch >= known.0 {
+            // Views come from several schedulers: one that knows an older lease isn't believed, and of what
+            // happens under one lease only its owner knows.
+            let is_owners = [&known.1, &owner]
+                .iter()
+                .any(|owner| owner.as_deref() == Some(from));
+            if *epoch > known.0 || (*epoch == known.0 && is_owners) {
                 *known = (*epoch, owner);
             }
         }
@@ -366,7 +377,10 @@ impl Worker {
         }
         let owners: Vec<_> = self.held.keys().map(|(id, _)| self.owner(*id)).collect();
         for (held, owner) in self.held.values_mut().zip(owners) {
-            if let Some(owner) = owner.filter(|owner| self.leases.contains_key(owner)) {
+            // An owner that is gone extends nothing any more.
+            if owner != held.by {
+                let lease = held.by.as_ref().and_then(|by| self.leases.get(by));
+                held.granted = lease.map_or(held.granted, |lease| held.granted.max(*lease));
                 held.by = owner;
             }
         }
@@ -380,14 +394,21 @@ impl Worker {
         let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
         // Another owner has been told by now what is held: it would be run without its knowing.
         if self.owner(id).is_some_and(|owner| owner != from) {
+            self.world
+                .history
+                .note(|| format!("{}: refuses {id}: {from} isn't the owner", self.name));
             return;
         }
-        let lease = self.leases.get(from);
-        if lease.is_none_or(|lease| *lease <= Instant::now()) {
+        let Some(granted) = self
+            .leases
+            .get(from)
+            .copied()
+            .filter(|lease| *lease > Instant::now())
+        else {
             // It came too late: the next stream's Hello tells that it isn't held.
             self.streams.remove(from);
             return;
-        }
+        };
         self.world
             .history
             .note(|| format!("{}: begins {id} (fence {})", self.name, task.fence));
@@ -400,7 +421,8 @@ impl Worker {
         };
         let held = HeldTask {
             origin: from.to_owned(),
-            by: from.to_owned(),
+            by: self.owner(id),
+            granted,
             until: Instant::now() + Duration::from_millis(run),
             done: None,
             cancelled: false,
@@ -412,7 +434,7 @@ impl Worker {
     /// What it has no right to any more it stops, and says nothing of.
     fn drop_what_lapsed(&mut self) {
         let now = Instant::now();
-        let lapsed = |held: &HeldTask| self.leases.get(&held.by).is_none_or(|until| *until <= now);
+        let lapsed = |held: &HeldTask| self.right(held) <= now;
         let lapsed = self
             .held
             .iter()

@@ -25,7 +25,7 @@ impl Link {
         match message {
             Response::Dispatch(dispatch) => self.take_on(scheduler, dispatch.tasks),
             Response::Settlements(settled) => self.settle(peer, &settled.settlements),
-            Response::ClusterView(view) => self.see(view),
+            Response::ClusterView(view) => self.see(view, scheduler),
             Response::Revoke(revoked) => self.revoke(scheduler, &revoked.held),
             Response::Cancel(cancelled) => self.cancel(&cancelled.held),
             Response::TakeBack(listed) => self.take_back(&listed.held),

@@ -6,6 +6,7 @@ use proto::v1::work_request::Message as Request;
 use tokio::sync::mpsc;
 
 use super::peers::{PeerId, backoff};
+use super::schedulers::SchedulerRef;
 use super::session::Event;
 use super::{Link, seeds};
 use crate::metrics::unix_seconds;
@@ -102,13 +103,14 @@ impl Link {
         }
         self.seeding.rounds = 0;
         self.seeding.trouble = None;
-        self.rights.extend(scheduler, until);
         self.tell(Notice::Registered {
             scheduler_id: welcome.scheduler_id,
         });
+        // First of all whose lanes they are: it extends no right to those that it has given up.
         if let Some(view) = welcome.cluster_view {
-            self.see(view);
+            self.see(view, scheduler);
         }
+        self.rights.extend(scheduler, until);
         // An older session with the same scheduler is gone now, and what it had with it.
         self.resend_what_moved();
         self.share_out();
@@ -145,8 +147,8 @@ impl Link {
 
     /// The schedulers or the lanes changed: new owners are told what is held, and get the results
     /// that the old ones have not settled.
-    pub(super) fn see(&mut self, view: v1::ClusterView) {
-        let handovers = self.schedulers.update(view);
+    pub(super) fn see(&mut self, view: v1::ClusterView, by: SchedulerRef) {
+        let handovers = self.schedulers.update(view, Some(by));
         let mut gained: Vec<PeerId> = Vec::new();
         for handover in handovers {
             self.rights.hand_over(handover);

@@ -46,13 +46,10 @@ impl Rights {
             .max(self.carried.get(&lane).copied())
     }
 
-    /// With no owner nobody can give the work away; whoever answered last knew of none, and a later
-    /// owner waits one lease from then at least.
+    /// With no owner nobody extends a right: whoever answers may not know yet of the next one, who waits
+    /// for what the last one answered.
     fn under(&self, owner: Option<SchedulerRef>) -> Option<Instant> {
-        match owner {
-            Some(owner) => self.lease(owner),
-            None => self.leases.values().max().copied(),
-        }
+        owner.and_then(|owner| self.lease(owner))
     }
 }
 
@@ -76,7 +73,7 @@ mod tests {
             lane_owners: vec![owner],
             lane_epochs: Vec::new(),
         };
-        for handover in schedulers.update(view) {
+        for handover in schedulers.update(view, None) {
             rights.hand_over(handover);
         }
     }
@@ -104,13 +101,16 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_without_an_owner_lives_on_any_answer() {
+    fn a_lane_without_an_owner_keeps_its_right_and_no_answer_extends_it() {
         let (mut schedulers, mut rights) = (Schedulers::default(), Rights::default());
         let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        own(&mut schedulers, &mut rights, 1);
+        let (a, b) = (schedulers.refer("a"), schedulers.refer("b"));
+        rights.extend(a, after(30));
         own(&mut schedulers, &mut rights, 0);
-        assert_eq!(rights.lane(LANE, &schedulers), None);
-        let b = schedulers.refer("b");
-        rights.extend(b, start);
-        assert_eq!(rights.lane(LANE, &schedulers), Some(start));
+        rights.extend(a, after(40));
+        rights.extend(b, after(50));
+        assert_eq!(rights.lane(LANE, &schedulers), Some(after(30)));
     }
 }

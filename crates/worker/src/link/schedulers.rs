@@ -23,6 +23,20 @@ struct Lane {
     epoch: u64,
 }
 
+impl Lane {
+    /// Whether what is known is to be believed more than what `by` says: that this is the owner under the
+    /// lease of this number.
+    fn knows_better(
+        self,
+        epoch: u64,
+        owner: Option<SchedulerRef>,
+        by: Option<SchedulerRef>,
+    ) -> bool {
+        let is_hearsay = by.is_none() || (by != owner && by != self.owner);
+        epoch < self.epoch || (epoch == self.epoch && is_hearsay)
+    }
+}
+
 /// A lane that changed hands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Handover {
@@ -52,9 +66,14 @@ impl Schedulers {
         &self.addresses
     }
 
-    /// Takes in another view; tells which lanes changed hands. About a lane of which it knows an older lease
-    /// than is known here it is not believed: views come from several schedulers.
-    pub(super) fn update(&mut self, view: v1::ClusterView) -> Vec<Handover> {
+    /// Takes in another view, that of one of the schedulers; tells which lanes changed hands. About a lane of
+    /// which it knows an older lease than is known here it is not believed, since views come from several
+    /// schedulers. Whether the owner has given a lane up under its lease, or has it again, it alone can say.
+    pub(super) fn update(
+        &mut self,
+        view: v1::ClusterView,
+        by: Option<SchedulerRef>,
+    ) -> Vec<Handover> {
         self.addresses = view
             .schedulers
             .into_iter()
@@ -74,7 +93,7 @@ impl Schedulers {
                 self.lanes.resize(place + 1, Lane::default());
             }
             let known = &mut self.lanes[place];
-            if epoch.is_some_and(|epoch| epoch < known.epoch) {
+            if epoch.is_some_and(|epoch| known.knows_better(epoch, to, by)) {
                 continue;
             }
             known.epoch = epoch.unwrap_or(known.epoch);
@@ -113,10 +132,10 @@ mod tests {
             lane_epochs: epochs.to_vec(),
             ..view(&["a", "b"], owners)
         };
-        schedulers.update(told(&[1, 1], &[4, 4]));
+        schedulers.update(told(&[1, 1], &[4, 4]), None);
         let (a, b) = (schedulers.refer("a"), schedulers.refer("b"));
-        schedulers.update(told(&[2, 1], &[5, 4]));
-        let moved = schedulers.update(told(&[1, 2], &[4, 5]));
+        schedulers.update(told(&[2, 1], &[5, 4]), None);
+        let moved = schedulers.update(told(&[1, 2], &[4, 5]), None);
         let lane = LaneId(1);
         let (from, to) = (Some(a), Some(b));
         assert_eq!(moved, [Handover { lane, from, to }]);
@@ -125,24 +144,38 @@ mod tests {
             Some(b),
             "it is older about this one"
         );
-        schedulers.update(told(&[0, 2], &[5, 5]));
-        assert_eq!(
-            schedulers.owner(LaneId(0)),
-            None,
-            "the lease that is known ran out"
-        );
+    }
+
+    #[test]
+    fn that_a_lane_was_given_up_or_is_had_again_under_its_lease_only_the_owner_can_say() {
+        let mut schedulers = Schedulers::default();
+        let told = |owner: u32| v1::ClusterView {
+            lane_epochs: vec![4],
+            ..view(&["a", "b"], &[owner])
+        };
+        let (a, b) = (schedulers.refer("a"), schedulers.refer("b"));
+        let owner = |schedulers: &Schedulers| schedulers.owner(LaneId(0));
+        schedulers.update(told(1), Some(b));
+        assert_eq!(owner(&schedulers), Some(a), "nothing else is known");
+        schedulers.update(told(0), Some(b));
+        assert_eq!(owner(&schedulers), Some(a), "b may have seen it late");
+        schedulers.update(told(0), Some(a));
+        schedulers.update(told(1), Some(b));
+        assert_eq!(owner(&schedulers), None, "b has not heard yet");
+        schedulers.update(told(1), Some(a));
+        assert_eq!(owner(&schedulers), Some(a));
     }
 
     #[test]
     fn a_view_tells_owners_by_place_and_a_newer_one_which_lanes_moved() {
         let mut schedulers = Schedulers::default();
-        schedulers.update(view(&["a", "b"], &[1, 2, 0]));
+        schedulers.update(view(&["a", "b"], &[1, 2, 0]), None);
         let (a, b) = (schedulers.refer("a"), schedulers.refer("b"));
         assert_eq!(schedulers.owner(LaneId(0)), Some(a));
         assert_eq!(schedulers.owner(LaneId(2)), None);
         assert_eq!(schedulers.owner(LaneId(9)), None);
 
-        let moved = schedulers.update(view(&["b"], &[1, 1, 7]));
+        let moved = schedulers.update(view(&["b"], &[1, 1, 7]), None);
         assert_eq!(
             moved,
             [Handover {

@@ -46,7 +46,7 @@ const CASES: [Case; 9] = [
 async fn every_way_to_end_has_its_result_and_is_counted() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let mut number = 0;
     for (job_type, payload, expected, class, permanent) in CASES {
         number += 1;
@@ -79,7 +79,7 @@ async fn every_way_to_end_has_its_result_and_is_counted() {
 async fn a_handler_is_told_who_it_works_for_and_what_to_pass_on() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let parent = TraceContext {
         trace_id: [1; 16],
         span_id: [2; 8],
@@ -106,7 +106,7 @@ async fn a_handler_is_told_who_it_works_for_and_what_to_pass_on() {
 async fn beyond_a_thousand_a_second_single_executions_are_not_logged_but_counted() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 5_000);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     stream
         .dispatch((0..3_000).map(|number| task(0, number, "noop", "")))
         .await;

@@ -14,7 +14,7 @@ const LEASE: Duration = Duration::from_secs(5);
 async fn what_has_not_begun_never_does_and_its_slot_goes_to_the_next() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 1);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let [running, waiting, next] = [1, 2, 3].map(|number| task(0, number, "gate", ""));
     stream
         .dispatch([running.clone(), waiting.clone(), next.clone()])
@@ -40,7 +40,7 @@ async fn what_has_not_begun_never_does_and_its_slot_goes_to_the_next() {
 async fn a_handler_is_told_and_only_a_success_or_a_permanent_error_of_its_own_stands() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 1);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let cases = [
         (r#""fail""#, AttemptResult::Cancelled, ""),
         (r#""succeed""#, AttemptResult::Success, ""),
@@ -69,7 +69,7 @@ async fn a_handler_that_listens_and_stays_is_cut_off_after_the_grace() {
     let grace = Duration::from_millis(300);
     let mut a = Scheduler::start("a").await;
     let worker = worker::start_with_cancel_grace(&a, 1, grace);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let stays = task(0, 1, "heed", r#""stay""#);
     stream.dispatch([stays.clone()]).await;
     worker.handlers.heed.holds(1).await;
@@ -89,7 +89,7 @@ async fn a_handler_that_listens_and_stays_is_cut_off_after_the_grace() {
 async fn a_handler_that_does_not_listen_is_dropped_at_once() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start_with_cancel_grace(&a, 1, Duration::from_secs(3_600));
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let deaf = task(0, 1, "gate", "");
     stream.dispatch([deaf.clone()]).await;
     worker.handlers.gate.holds(1).await;
@@ -102,7 +102,7 @@ async fn a_handler_that_does_not_listen_is_dropped_at_once() {
 async fn a_handler_that_blocks_its_thread_is_answered_for_and_its_slot_is_out_of_reach() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start_with_cancel_grace(&a, 2, Duration::ZERO);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let blocks = task(0, 1, "block", "");
     stream.dispatch([blocks.clone()]).await;
     worker.handlers.block.holds(1).await;
@@ -119,7 +119,7 @@ async fn a_handler_that_blocks_its_thread_is_answered_for_and_its_slot_is_out_of
 async fn another_fence_and_what_has_ended_are_not_touched() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 1);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let mine = task(0, 1, "gate", "");
     stream.dispatch([mine.clone()]).await;
     worker.handlers.gate.holds(1).await;

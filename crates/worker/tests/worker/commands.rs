@@ -64,7 +64,7 @@ async fn dies(pid: Pid) {
 async fn a_programs_output_and_end_become_the_result() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
 
     let payload = json!({"argv": ["sh", "-c", "cat; echo $NAME >&2; echo $WORKER_KEY$WATCHWORK_ATTEMPT"],
         "stdin": "in ", "env": {"NAME": "err"}, "cwd": "/"});
@@ -121,7 +121,7 @@ async fn a_programs_output_and_end_become_the_result() {
 async fn a_programs_whole_group_is_killed_when_its_time_is_over() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pid");
     let mut stubborn = family(1, &file);
@@ -135,7 +135,7 @@ async fn a_programs_whole_group_is_killed_when_its_time_is_over() {
 async fn what_a_program_leaves_running_ends_with_it() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let result = result_of(&mut stream, shell(1, "sleep 1000 & echo $!")).await;
     assert_eq!(result.result(), AttemptResult::Success);
     let pid = std::str::from_utf8(&result.output)
@@ -159,7 +159,7 @@ async fn programs_do_not_outlive_a_worker_that_is_killed() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let stream = a.welcome(LEASE, &[]).await;
+    let stream = a.welcome(LEASE).await;
     assert_eq!(stream.hello.job_types, ["command", "fail", "noop", "sleep"]);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pid");
@@ -175,7 +175,7 @@ async fn programs_do_not_outlive_a_worker_that_is_killed() {
 async fn a_programs_whole_group_is_killed_when_its_execution_is_cancelled() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pid");
     let stubborn = family(1, &file);

@@ -13,7 +13,7 @@ const LEASE: Duration = Duration::from_secs(2);
 async fn a_shutdown_hands_back_what_is_unfinished_and_waits_until_it_is_settled() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start_with_grace(&a, 1, Duration::from_secs(2));
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     stream
         .dispatch([task(0, 1, "gate", ""), task(0, 2, "gate", "")])
         .await;
@@ -57,7 +57,7 @@ async fn a_shutdown_hands_back_what_is_unfinished_and_waits_until_it_is_settled(
 async fn a_handler_that_gives_up_when_the_worker_leaves_is_handed_back() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start_with_grace(&a, 1, Duration::from_millis(500));
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     stream.dispatch([task(0, 1, "heed", r#""fail""#)]).await;
     worker.handlers.heed.holds(1).await;
     worker.process.shutdown.cancel();
@@ -70,7 +70,8 @@ async fn a_handler_that_gives_up_when_the_worker_leaves_is_handed_back() {
 async fn what_ends_within_the_grace_is_done_and_a_window_of_zero_comes_first() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 3);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
+    stream.told_what_is_held().await;
     stream.dispatch([task(0, 1, "gate", "")]).await;
     worker.handlers.gate.holds(1).await;
     worker.process.shutdown.cancel();
@@ -93,7 +94,7 @@ async fn what_ends_within_the_grace_is_done_and_a_window_of_zero_comes_first() {
 async fn a_scheduler_that_settles_nothing_gets_no_goodbye_and_does_not_hold_the_end() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start_with_grace(&a, 1, Duration::from_millis(500));
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     stream.dispatch([task(0, 1, "noop", "")]).await;
     stream.result().await;
     worker.process.shutdown.cancel();

@@ -14,7 +14,8 @@ const LEASE: Duration = Duration::from_millis(800);
 async fn a_handler_is_dropped_before_the_lease_is_over_and_nothing_is_reported() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 1);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
+    stream.told_what_is_held().await;
     stream.dispatch([task(0, 1, "gate", "")]).await;
     worker.handlers.gate.holds(1).await;
     stream.beats(15).await;
@@ -31,7 +32,7 @@ async fn a_handler_is_dropped_before_the_lease_is_over_and_nothing_is_reported()
     // The stream that answers nothing is given up, and its successor finds nothing held.
     assert!(stream.rest().await.is_empty());
     drop(stream);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     assert!(stream.hello.held.is_empty());
     stream.dispatch([task(0, 2, "noop", "")]).await;
     assert_eq!(
@@ -61,7 +62,7 @@ async fn a_later_owner_that_answers_keeps_the_handler_running() {
 async fn what_is_revoked_is_stopped_and_not_reported() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 1);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let (running, waiting) = (task(0, 1, "gate", ""), task(0, 2, "gate", ""));
     stream
         .dispatch([running.clone(), waiting.clone(), task(0, 3, "noop", "")])
@@ -93,7 +94,7 @@ fn handlers_that_block_every_thread_do_not_stop_heartbeats_nor_outlast_their_tim
     });
 
     here.block_on(async {
-        let mut stream = a.welcome(LEASE, &[]).await;
+        let mut stream = a.welcome(LEASE).await;
         let mut blocks = task(0, 1, "block", "");
         blocks.timeout_us = 1_000;
         stream.dispatch([blocks]).await;

@@ -34,7 +34,7 @@ async fn fill_once(stream: &mut Conversation, job: (&str, &str), round: u64) -> 
 async fn fast_handlers_are_handed_more_than_there_are_slots_and_only_while_they_run() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, SLOTS);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let begun = Instant::now();
     let mut windows = Vec::new();
     for round in 0.. {
@@ -57,7 +57,7 @@ async fn fast_handlers_are_handed_more_than_there_are_slots_and_only_while_they_
 async fn slow_handlers_are_handed_no_more_than_there_are_slots() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, SLOTS);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     for round in 0..4 {
         let windows = fill_once(&mut stream, ("sleep", r#"{"ms": 200}"#), round).await;
         assert!(windows.is_empty(), "{windows:?}");

@@ -24,7 +24,7 @@ async fn a_result_is_sent_again_until_it_is_settled() {
         (4, 4, 0)
     );
     drop(stream);
-    stream = a.welcome(LEASE, &[]).await;
+    stream = a.welcome(LEASE).await;
 
     stream
         .dispatch([task(0, 1, "typed", r#"{"number": 41}"#)])
@@ -94,12 +94,12 @@ async fn a_result_goes_to_the_lanes_new_owner_when_the_old_one_declines_it() {
 async fn a_result_outlives_its_stream() {
     let mut a = Scheduler::start("a").await;
     let _worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     stream.dispatch([task(0, 1, "noop", "")]).await;
     let result = stream.result().await;
     drop(stream);
 
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     assert_eq!(stream.hello.held.len(), 1);
     assert_eq!(stream.hello.held[0].execution_id, result.execution_id);
     let again = stream.result().await;
@@ -110,14 +110,14 @@ async fn a_result_outlives_its_stream() {
     );
     stream.settle(&again, Stale).await;
     drop(stream);
-    assert!(a.welcome(LEASE, &[]).await.hello.held.is_empty());
+    assert!(a.welcome(LEASE).await.hello.held.is_empty());
 }
 
 #[tokio::test]
 async fn a_task_that_is_held_already_is_not_run_again() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 4);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let once = task(0, 1, "gate", "");
     stream.dispatch([once.clone(), once.clone()]).await;
     worker.handlers.gate.holds(1).await;

@@ -72,14 +72,9 @@ impl Scheduler {
         }
     }
 
-    /// Accepts a worker and welcomes it to a cluster of these schedulers, where the first of them
-    /// owns every lane.
-    pub(crate) async fn welcome(
-        &mut self,
-        lease: Duration,
-        cluster: &[&Scheduler],
-    ) -> Conversation {
-        let view = view(cluster, &[1; 8]);
+    /// Accepts a worker and welcomes it to a cluster of this scheduler alone, which owns every lane.
+    pub(crate) async fn welcome(&mut self, lease: Duration) -> Conversation {
+        let view = view(&[self], &[1; 8]);
         self.welcome_to(lease, view).await
     }
 
@@ -173,6 +168,12 @@ impl Conversation {
         tokio::time::timeout(SOON, self.requests.recv())
             .await
             .expect("the worker said nothing")
+    }
+
+    /// The next message, as an owner of lanes hears it that the worker didn't know for that.
+    pub(crate) async fn told_what_is_held(&mut self) {
+        let told = self.next().await;
+        assert!(matches!(told, Some(Request::Holding(_))), "{told:?}");
     }
 
     /// The next result, what comes before it passed over.

@@ -11,7 +11,7 @@ const LEASE: Duration = Duration::from_secs(5);
 async fn what_has_not_begun_is_handed_back_and_what_runs_goes_on() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 1);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let [running, listed, unlisted] = [1, 2, 3].map(|number| task(0, number, "gate", ""));
     stream
         .dispatch([running.clone(), listed.clone(), unlisted.clone()])
@@ -37,7 +37,7 @@ async fn what_has_not_begun_is_handed_back_and_what_runs_goes_on() {
 async fn what_was_handed_back_can_come_again() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 1);
-    let mut stream = a.welcome(LEASE, &[]).await;
+    let mut stream = a.welcome(LEASE).await;
     let [running, mut again] = [1, 2].map(|number| task(0, number, "gate", ""));
     stream.dispatch([running, again.clone()]).await;
     worker.handlers.gate.holds(1).await;
