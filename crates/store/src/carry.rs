@@ -1,10 +1,18 @@
-//! How windows go, a lane's part: what is still needed of one is copied to where it outlives the window.
-//! Copies need no fence: the rows never change, and a second copy is the same as the first.
+//! How windows go, a lane's part: what is still needed of one is copied to where it outlives the window, and
+//! that the lane needs it no more is said. Copies need no fence: the rows never change, and a second copy is
+//! the same as the first.
+//!
+//! The database may have lost its last changes without the owner's knowing yet. So a word counts only where the
+//! row is there that the owner goes by, and copies and the word on them come over one connection, which no
+//! such change outlives.
 
 use async_trait::async_trait;
-use domain::lane::DueMark;
+use domain::lane::{DueMark, Link};
 use domain::{Hour, HourRange, LaneId};
-use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::QueryScalar;
+use sqlx::{AssertSqlSafe, Postgres};
+use uuid::Uuid;
 
 use crate::chain::as_stored;
 use crate::lane_lease::number;
@@ -12,92 +20,209 @@ use crate::timestamp::Timestamp;
 use crate::window::Table;
 use crate::{Database, Error, WindowMap};
 
+/// Executions that are copied at a time.
+const PAGE: usize = 1_000;
+
+/// A lane that turns away from a window.
+#[derive(Clone, Debug)]
+pub struct Departure {
+    /// Which lane.
+    pub lane: LaneId,
+    /// The homes whose executions and outcomes are about to go.
+    pub window: HourRange,
+    /// The lane's last row: it has said before that nothing more is written there.
+    pub row: Link,
+    /// How far its due entries are in memory.
+    pub due_read: DueMark,
+    /// The open executions of these homes that memory knows, by number.
+    pub open: Vec<u64>,
+}
+
+/// What became of a carry-over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CarriedOver {
+    /// So many executions were copied, and the lane has let go of the window.
+    All(usize),
+    /// There are more than may be.
+    TooMuch,
+    /// The database doesn't know the lane's last row, or doesn't wait for the lane: nothing was let go of.
+    Unasked,
+}
+
+/// That a lane needs nothing of a window any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LetGo {
+    /// Which lane.
+    pub lane: LaneId,
+    /// Of which table.
+    pub table: Table,
+    /// Its hours.
+    pub window: HourRange,
+    /// The lane's last row.
+    pub row: Link,
+}
+
 /// What lanes do so that windows can go.
 #[async_trait]
 pub trait CarryOver: Send + Sync {
-    /// Executions of a lane with homes in a window that wait beyond a mark of the `due` table, by number; at
-    /// most `limit`.
-    ///
-    /// # Errors
-    /// The database can't be read.
-    async fn waiting_far(
-        &self,
-        windows: &WindowMap,
-        lane: LaneId,
-        what: (HourRange, DueMark),
-        limit: usize,
-    ) -> Result<Vec<u64>, Error>;
-
-    /// Executions of a lane with homes in a window that failed or are dead letters, of queues which keep
-    /// such longer than the window stays, by number; at most `limit`.
-    ///
-    /// # Errors
-    /// The database can't be read.
-    async fn lasting_failures(
-        &self,
-        windows: &WindowMap,
-        lane: LaneId,
-        window: HourRange,
-        limit: usize,
-    ) -> Result<Vec<u64>, Error>;
-
-    /// Copies executions of a lane with homes in a window, and the outcomes of their attempts, to where they
-    /// outlive it.
+    /// Copies the executions of a window that a lane still needs, and the outcomes of their attempts, to where
+    /// they outlive it, and notes that the lane needs nothing else there: those that are open, in memory or in
+    /// the `due` table, and failures and dead letters of queues that keep such longer than the window stays.
+    /// With more than `most`, none.
     ///
     /// # Errors
     /// The database can't be reached.
     async fn carry_over(
         &self,
         windows: &WindowMap,
-        lane: LaneId,
-        what: (HourRange, &[u64]),
-    ) -> Result<(), Error>;
+        departure: Departure,
+        most: usize,
+    ) -> Result<CarriedOver, Error>;
 
-    /// Notes that lanes need nothing of some windows any more.
+    /// Notes that lanes need nothing of some windows any more; gives those of which it is noted. Of the others
+    /// the database doesn't know the row, or not that the window is to go, or, of the chain, no snapshot beyond.
     ///
     /// # Errors
     /// The database can't be reached.
-    async fn note_let_go(&self, facts: &[(LaneId, Table, Hour)]) -> Result<(), Error>;
+    async fn note_let_go(&self, facts: &[LetGo]) -> Result<Vec<LetGo>, Error>;
 }
 
 #[async_trait]
 impl CarryOver for Database {
-    async fn waiting_far(
+    async fn carry_over(
         &self,
         windows: &WindowMap,
-        lane: LaneId,
-        (window, after): (HourRange, DueMark),
-        limit: usize,
-    ) -> Result<Vec<u64>, Error> {
+        departure: Departure,
+        most: usize,
+    ) -> Result<CarriedOver, Error> {
+        let mut connection = self.pool.acquire().await.map_err(Error::of("carry_over"))?;
+        let mut session = Session {
+            database: self,
+            connection: &mut connection,
+            windows,
+            departure: &departure,
+        };
+        let mut needed = departure.open.clone();
+        // One more than may be, so that what was cut off is seen to be too much.
+        needed.extend(session.waiting_far(most + 1).await?);
+        needed.extend(session.lasting_failures(most + 1).await?);
+        needed.sort_unstable();
+        needed.dedup();
+        if needed.len() > most {
+            return Ok(CarriedOver::TooMuch);
+        }
+        for page in needed.chunks(PAGE) {
+            session.copy(page).await?;
+        }
+        let facts = departure.words();
+        let told = self.tell(&mut connection, &facts).await?;
+        match told.len() == facts.len() {
+            true => Ok(CarriedOver::All(needed.len())),
+            false => Ok(CarriedOver::Unasked),
+        }
+    }
+
+    async fn note_let_go(&self, facts: &[LetGo]) -> Result<Vec<LetGo>, Error> {
+        let mut connection = self.pool.acquire().await.map_err(Error::of("let_go"))?;
+        self.tell(&mut connection, facts).await
+    }
+}
+
+impl Departure {
+    /// What the lane lets go of by it.
+    #[must_use]
+    pub fn words(&self) -> [LetGo; 2] {
+        [Table::Execution, Table::Outcome].map(|table| LetGo {
+            lane: self.lane,
+            table,
+            window: self.window,
+            row: self.row,
+        })
+    }
+}
+
+impl Database {
+    async fn tell(
+        &self,
+        connection: &mut PgConnection,
+        facts: &[LetGo],
+    ) -> Result<Vec<LetGo>, Error> {
+        const INSERT: &str = r#"with true_fact as (
+                 select f.place, f.lane, f.table_name, f.from_hour
+                 from unnest($1::int2[], $2::text[], $3::int4[], $4::int8[], $5::uuid[], $6::int8[])
+                     with ordinality f (lane, table_name, from_hour, n, batch, beyond, place)
+                 where exists (select from "window" w where w.table_name = f.table_name
+                         and w.from_hour = f.from_hour and w.state = 3)
+                     and exists (select from chain c
+                         where c.lane = f.lane and c.n = f.n and c.batch = f.batch)
+                     and (f.table_name <> 'chain' or exists (select from lane_snapshot s
+                         where s.lane = f.lane and s.n >= f.beyond))),
+             told as (
+                 insert into let_go (lane, table_name, from_hour)
+                 select lane, table_name, from_hour from true_fact on conflict do nothing)
+             select place from true_fact"#;
+        let lanes: Vec<i16> = facts.iter().map(|fact| number(fact.lane)).collect();
+        let tables: Vec<&str> = facts.iter().map(|fact| fact.table.name()).collect();
+        let hours: Vec<i32> = facts.iter().map(|fact| fact.window.from.0).collect();
+        let rows: Vec<i64> = facts.iter().map(|fact| as_stored(fact.row.n)).collect();
+        let batches = facts.iter().map(|fact| Uuid::from_u128(fact.row.batch));
+        let ends: Vec<i64> = facts.iter().map(|f| f.window.to.start().0).collect();
+        let statement = sqlx::query_scalar(INSERT)
+            .bind(lanes)
+            .bind(tables)
+            .bind(hours)
+            .bind(rows)
+            .bind(batches.collect::<Vec<Uuid>>())
+            .bind(ends)
+            .fetch_all(connection);
+        let told: Vec<i64> = self.timed("let_go", "insert", statement).await?;
+        let told = told
+            .into_iter()
+            .filter_map(|place| usize::try_from(place).ok()?.checked_sub(1));
+        Ok(told.filter_map(|place| facts.get(place).copied()).collect())
+    }
+}
+
+/// One lane's carry-over, over one connection.
+struct Session<'a> {
+    database: &'a Database,
+    connection: &'a mut PgConnection,
+    windows: &'a WindowMap,
+    departure: &'a Departure,
+}
+
+impl Session<'_> {
+    /// Executions that wait beyond what memory knows of the `due` table, by number; at most `limit`.
+    async fn waiting_far(&mut self, limit: usize) -> Result<Vec<u64>, Error> {
+        let after = self.departure.due_read;
         let mut waiting = Vec::new();
-        for leaf in windows.leaves(Table::Due, after.due.hour(), Hour(i32::MAX)) {
+        for leaf in self
+            .windows
+            .leaves(Table::Due, after.due.hour(), Hour(i32::MAX))
+        {
             let sql = format!(
-                "select seq from {leaf} where lane = $1 and (due_at, seq) > ($2, $3)
-                     and home >= $4 and home < $5 order by due_at, seq limit $6"
+                "select seq from {leaf} where lane = $1 and home >= $2 and home < $3
+                     and (due_at, seq) > ($5, $6) order by due_at, seq limit $4"
             );
-            let statement = sqlx::query_scalar(AssertSqlSafe(sql))
-                .bind(number(lane))
+            let statement = self
+                .select(sql, limit - waiting.len())
                 .bind(Timestamp(after.due))
                 .bind(as_stored(after.seq))
-                .bind(window.from.0)
-                .bind(window.to.0)
-                .bind(as_stored((limit - waiting.len()) as u64))
-                .fetch_all(&self.pool);
-            let seqs: Vec<i64> = self.timed("waiting_far", "select", statement).await?;
+                .fetch_all(&mut *self.connection);
+            let seqs: Vec<i64> = self
+                .database
+                .timed("waiting_far", "select", statement)
+                .await?;
             waiting.extend(seqs.into_iter().map(as_number));
         }
         Ok(waiting)
     }
 
-    async fn lasting_failures(
-        &self,
-        windows: &WindowMap,
-        lane: LaneId,
-        window: HourRange,
-        limit: usize,
-    ) -> Result<Vec<u64>, Error> {
+    /// Executions that failed or are dead letters, of queues which keep such longer than the window stays, by
+    /// number; at most `limit`.
+    async fn lasting_failures(&mut self, limit: usize) -> Result<Vec<u64>, Error> {
         let mut failures = Vec::new();
-        for leaf in outcome_leaves(windows, window) {
+        for leaf in outcome_leaves(self.windows, self.departure.window) {
             // One that was tried again since has other rows beside these; it is kept as well.
             let sql = format!(
                 "select o.seq from queue q cross join lateral (
@@ -106,28 +231,39 @@ impl CarryOver for Database {
                          and o.lane = $1 and o.win >= $2 and o.win < $3
                  ) o where q.failures_hours > 0 and $1 = any(q.lanes) limit $4"
             );
-            let statement = sqlx::query_scalar(AssertSqlSafe(sql))
-                .bind(number(lane))
-                .bind(window.from.0)
-                .bind(window.to.0)
-                .bind(as_stored((limit - failures.len()) as u64))
-                .fetch_all(&self.pool);
-            let seqs: Vec<i64> = self.timed("lasting_failures", "select", statement).await?;
+            let statement = self
+                .select(sql, limit - failures.len())
+                .fetch_all(&mut *self.connection);
+            let seqs: Vec<i64> = self
+                .database
+                .timed("lasting_failures", "select", statement)
+                .await?;
             failures.extend(seqs.into_iter().map(as_number));
         }
         Ok(failures)
     }
 
-    async fn carry_over(
+    /// A statement on the lane's part of the window: $1 is the lane, $2 and $3 its homes, $4 the limit.
+    fn select(
         &self,
-        windows: &WindowMap,
-        lane: LaneId,
-        (window, seqs): (HourRange, &[u64]),
-    ) -> Result<(), Error> {
-        let last = Hour(window.to.0 - 1);
-        let executions = windows.leaves(Table::Execution, window.from, last);
+        sql: String,
+        limit: usize,
+    ) -> QueryScalar<'static, Postgres, i64, PgArguments> {
+        let Departure { lane, window, .. } = self.departure;
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .bind(number(*lane))
+            .bind(window.from.0)
+            .bind(window.to.0)
+            .bind(as_stored(limit as u64))
+    }
+
+    async fn copy(&mut self, seqs: &[u64]) -> Result<(), Error> {
+        let Departure { lane, window, .. } = self.departure;
+        let executions = self
+            .windows
+            .leaves(Table::Execution, window.from, Hour(window.to.0 - 1));
         let executions = executions.map(|leaf| (leaf, "kept_execution"));
-        let outcomes = outcome_leaves(windows, window).map(|leaf| (leaf, "kept_outcome"));
+        let outcomes = outcome_leaves(self.windows, *window).map(|leaf| (leaf, "kept_outcome"));
         let asked: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
         for (leaf, kept) in executions.chain(outcomes) {
             let sql = format!(
@@ -137,28 +273,15 @@ impl CarryOver for Database {
                  on conflict do nothing"
             );
             let statement = sqlx::query(AssertSqlSafe(sql))
-                .bind(number(lane))
+                .bind(number(*lane))
                 .bind(&asked)
                 .bind(window.from.0)
                 .bind(window.to.0)
-                .execute(&self.pool);
-            self.timed("carry_over", "insert", statement).await?;
+                .execute(&mut *self.connection);
+            self.database
+                .timed("carry_over", "insert", statement)
+                .await?;
         }
-        Ok(())
-    }
-
-    async fn note_let_go(&self, facts: &[(LaneId, Table, Hour)]) -> Result<(), Error> {
-        const INSERT: &str = "insert into let_go (lane, table_name, from_hour)
-             select * from unnest($1::int2[], $2::text[], $3::int4[]) on conflict do nothing";
-        let lanes: Vec<i16> = facts.iter().map(|(lane, _, _)| number(*lane)).collect();
-        let tables: Vec<&str> = facts.iter().map(|(_, table, _)| table.name()).collect();
-        let hours: Vec<i32> = facts.iter().map(|(_, _, from)| from.0).collect();
-        let statement = sqlx::query(INSERT)
-            .bind(lanes)
-            .bind(tables)
-            .bind(hours)
-            .execute(&self.pool);
-        self.timed("let_go", "insert", statement).await?;
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ mod window;
 mod writer;
 
 pub use batch::{Batch, DueEntry, KeptEntry, NewKey, Outcome, Place};
-pub use carry::CarryOver;
+pub use carry::{CarriedOver, CarryOver, Departure, LetGo};
 pub use catalog::{ApiKey, KnowNames, Queue};
 pub use database::{Database, QueryTimes, within};
 pub use error::Error;

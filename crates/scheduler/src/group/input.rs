@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use domain::lane::{Class, Lane, TimedEntry};
-use domain::{AttemptResult, ExecutionId, ExecutionState, Hour, HourRange, LaneId, Reason};
+use domain::{AttemptResult, ExecutionId, ExecutionState, HourRange, LaneId, Reason};
 use rustc_hash::FxHashMap;
-use store::Table;
+use store::LetGo;
 use tokio::sync::{mpsc, oneshot};
 
 use super::depth::DepthLimit;
@@ -36,7 +36,7 @@ pub(crate) enum Input {
     /// What is open in a window of a lane was carried over, or wasn't.
     Carried(LaneId, HourRange, Carried),
     /// It was said of lanes that they need some windows no more.
-    LetGo(Vec<(LaneId, Table, Hour)>),
+    LetGo(Vec<LetGo>),
     /// What memory knows of an execution; `None` if the lane isn't here.
     Ask(ExecutionId, oneshot::Sender<Option<InMemory>>),
     /// The same, and every change from there on.

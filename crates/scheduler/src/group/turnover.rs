@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::lane::Lane;
 use domain::{Hour, HourRange, LaneId};
 use rustc_hash::FxHashSet;
-use store::{Batch, Error, Table, WindowMap};
+use store::{Batch, CarriedOver, Departure, LetGo, Table, WindowMap};
 use tokio::time::Instant;
 
 use super::actor::Group;
@@ -16,8 +16,6 @@ use super::input::Input;
 use super::side::Side;
 use crate::shared::Shared;
 
-/// Executions that are copied at a time.
-const PAGE: usize = 1_000;
 /// With more than this to be carried over, a window stays.
 const MOST: usize = 1_000_000;
 /// How long is waited after a failure.
@@ -56,8 +54,6 @@ pub(super) struct Turning {
     inbox_through: Option<Instant>,
     /// A carry-over is under way, or is not to be tried before then.
     carrying: Option<Instant>,
-    /// What was carried over.
-    carried: Option<HourRange>,
     /// What its next row is to say.
     pub(super) farewell: Option<Farewell>,
 }
@@ -88,7 +84,9 @@ impl Turning {
     pub(super) fn note_carried(&mut self, window: HourRange, carried: Carried) {
         let pause = match carried {
             Carried::All => {
-                self.carried = Some(window);
+                let told = [Table::Execution, Table::Outcome].map(|table| (table, window.from));
+                self.told.extend(told);
+                self.farewell = Some(Farewell::LetGo(window));
                 None
             }
             Carried::TooMuch => Some(LONG_PAUSE),
@@ -106,15 +104,8 @@ impl Turning {
         let end = window.to.start();
         let read_through = self.inbox_through.is_some_and(|begin| begin > since);
         let ready = match table {
-            Table::Execution if lane.let_go().covers(window) => true,
-            Table::Execution if lane.closing().covers(window) => {
-                return match self.carried == Some(window) {
-                    true => Need::Word(Farewell::LetGo(window)),
-                    false => Need::Copies,
-                };
-            }
+            Table::Execution if lane.is_turned_from(window) => return Need::Copies,
             Table::Execution if read_through => return Need::Word(Farewell::Close(window)),
-            Table::Outcome => lane.let_go().covers(window),
             Table::Due => lane.due_read().due >= end,
             Table::Inbox => read_through,
             Table::Chain if i64::try_from(lane.link().n).is_ok_and(|n| n < end.0) => {
@@ -122,7 +113,8 @@ impl Turning {
             }
             Table::Chain if side.snapshots.is_beyond(end) => true,
             Table::Chain => return Need::Snapshot,
-            Table::Execution | Table::Idempotency => false,
+            // Outcomes are let go of with their executions.
+            Table::Execution | Table::Outcome | Table::Idempotency => false,
         };
         if ready { Need::Nothing } else { Need::Time }
     }
@@ -138,9 +130,7 @@ impl Group {
         for what in sealed {
             let since = *self.sealed.entry(what).or_insert_with(Instant::now);
             for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
-                if self.turn(&windows, lane, (what, since)) {
-                    facts.push((lane, what.0, what.1.from));
-                }
+                facts.extend(self.turn(&windows, lane, (what, since)));
             }
         }
         if !facts.is_empty() && !self.telling {
@@ -149,65 +139,73 @@ impl Group {
         }
     }
 
-    /// Does what a lane can do next about a window; says whether it needs the window no more, and hasn't
-    /// told.
+    /// Does what a lane can do next about a window. What it gives is to be told: the lane needs it no more.
     fn turn(
         &mut self,
         windows: &Arc<WindowMap>,
         id: LaneId,
         (what, since): ((Table, HourRange), Instant),
-    ) -> bool {
+    ) -> Option<LetGo> {
         let (Some(lane), Some(side)) = (self.lanes.get(&id), self.sides.get_mut(&id)) else {
-            return false;
+            return None;
         };
-        if side.turning.told.contains(&(what.0, what.1.from)) {
-            return false;
+        let (table, window) = what;
+        if side.turning.told.contains(&(table, window.from)) {
+            return None;
         }
+        let row = lane.link();
         match side.turning.need(lane, side, what, since) {
-            Need::Nothing => return true,
+            Need::Nothing => {
+                return Some(LetGo {
+                    lane: id,
+                    table,
+                    window,
+                    row,
+                });
+            }
             Need::Time => {}
             Need::Word(farewell) => side.turning.farewell = Some(farewell),
             Need::Move => drop(self.moving.insert(id)),
             Need::Snapshot => side.snapshots.want(),
             Need::Copies if side.turning.may_carry() => {
                 side.turning.carrying = Some(Instant::now() + Duration::from_secs(3_600));
-                let carry = carry_over(
-                    (Arc::clone(&self.shared), Arc::clone(windows)),
-                    (id, what.1, lane.due_read()),
-                    lane.open_within(what.1),
-                );
+                let departure = Departure {
+                    lane: id,
+                    window,
+                    row,
+                    due_read: lane.due_read(),
+                    open: lane.open_within(window),
+                };
+                let carry = carry_over(Arc::clone(&self.shared), Arc::clone(windows), departure);
                 let own = self.own.clone();
                 tokio::spawn(async move {
                     let done = carry.await;
-                    let _ = own.send(Input::Carried(id, what.1, done)).await;
+                    let _ = own.send(Input::Carried(id, window, done)).await;
                 });
             }
             Need::Copies => {}
         }
-        false
+        None
     }
 
-    fn tell_let_go(&self, facts: Vec<(LaneId, Table, Hour)>) {
+    fn tell_let_go(&self, facts: Vec<LetGo>) {
         let (shared, own) = (Arc::clone(&self.shared), self.own.clone());
         tokio::spawn(async move {
             let told = shared.database.note_let_go(&facts).await;
-            let facts = match told {
-                Ok(()) => facts,
-                Err(error) => {
-                    tracing::warn!(%error, "can't say that windows are let go of; trying again");
-                    Vec::new()
-                }
-            };
-            let _ = own.send(Input::LetGo(facts)).await;
+            let told = told.unwrap_or_else(|error| {
+                tracing::warn!(%error, "can't say that windows are let go of; trying again");
+                Vec::new()
+            });
+            let _ = own.send(Input::LetGo(told)).await;
         });
     }
 
     /// Lanes have said that they need some windows no more.
-    pub(super) fn note_let_go(&mut self, facts: &[(LaneId, Table, Hour)]) {
+    pub(super) fn note_let_go(&mut self, facts: &[LetGo]) {
         self.telling = false;
-        for (lane, table, from) in facts {
-            if let Some(side) = self.sides.get_mut(lane) {
-                side.turning.told.insert((*table, *from));
+        for fact in facts {
+            if let Some(side) = self.sides.get_mut(&fact.lane) {
+                side.turning.told.insert((fact.table, fact.window.from));
             }
         }
     }
@@ -239,33 +237,10 @@ impl Group {
 }
 
 /// Copies what a lane still needs of a window.
-async fn carry_over(
-    (shared, windows): (Arc<Shared>, Arc<WindowMap>),
-    (lane, window, due_read): (LaneId, HourRange, domain::lane::DueMark),
-    open: Vec<u64>,
-) -> Carried {
-    let copied = async {
-        let database = &shared.database;
-        let mut open = open;
-        // One more than may be, so that what was cut off is seen to be too much.
-        let far = (window, due_read);
-        open.extend(database.waiting_far(&windows, lane, far, MOST + 1).await?);
-        open.extend(
-            database
-                .lasting_failures(&windows, lane, window, MOST + 1)
-                .await?,
-        );
-        if open.len() > MOST {
-            return Ok(None);
-        }
-        for page in open.chunks(PAGE) {
-            database.carry_over(&windows, lane, (window, page)).await?;
-        }
-        Ok::<_, Error>(Some(open.len()))
-    };
-    let HourRange { from, to } = window;
-    match copied.await {
-        Ok(Some(count)) => {
+async fn carry_over(shared: Arc<Shared>, windows: Arc<WindowMap>, departure: Departure) -> Carried {
+    let (lane, HourRange { from, to }) = (departure.lane, departure.window);
+    match shared.database.carry_over(&windows, departure, MOST).await {
+        Ok(CarriedOver::All(count)) => {
             tracing::info!(
                 event = "window_carried_over",
                 partition = lane.0,
@@ -276,7 +251,7 @@ async fn carry_over(
             );
             Carried::All
         }
-        Ok(None) => {
+        Ok(CarriedOver::TooMuch) => {
             shared.metrics.windows_held_back.inc();
             tracing::warn!(
                 event = "window_held_back",
@@ -287,6 +262,7 @@ async fn carry_over(
             );
             Carried::TooMuch
         }
+        Ok(CarriedOver::Unasked) => Carried::Failed,
         Err(error) => {
             tracing::warn!(partition = lane.0, %error, "a window can't be carried over yet");
             Carried::Failed

@@ -81,6 +81,8 @@ pub(super) struct State {
     pub(super) next_foreign: u64,
     /// What the database was at some time, for when it loses what came since.
     copy: Option<(Tables, u64)>,
+    /// How often it was replaced: no connection outlives that.
+    pub(super) restored: u64,
 }
 
 /// The database.
@@ -131,6 +133,7 @@ impl Model {
             next_ord: 1,
             next_foreign: ExecutionId::FIRST_FOREIGN_SEQ,
             copy: None,
+            restored: 0,
         };
         Self {
             begin: (Instant::now(), begin),
@@ -167,6 +170,7 @@ impl Model {
         let timeline = state.tables.identity.timeline + i32::from(notices);
         let before = std::mem::replace(&mut state.tables, tables);
         state.next_foreign = next_foreign;
+        state.restored += 1;
         state.tables.identity.timeline = timeline;
         // Numbers of transactions go on: they are handles here.
         state.open.clear();

@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::lane::DueMark;
 use domain::{Hour, HourRange, LaneId, Micros};
-use store::{CarryOver, Error, KeepHouse, Table, WindowMap, WindowState};
+use store::{
+    CarriedOver, CarryOver, Departure, Error, KeepHouse, LetGo, Table, WindowMap, WindowState,
+};
 
 use super::database::{State, Tables};
+use super::link::broken;
 use super::replica::LANES;
 use super::storage::Connection;
 
 /// How many hours the windows reach ahead: the world is shorter.
 const AHEAD: i32 = 6;
+/// How many executions are copied at a time: few, so that much can happen meanwhile.
+const PAGE: usize = 2;
 /// How long after a window's time it is sealed at the earliest. In life that is an hour: no statement takes
 /// so long from its plan to its end. In the world no scheduler is stopped for longer than this.
 const SLACK: Duration = Duration::from_secs(13);
@@ -128,6 +132,36 @@ impl State {
 }
 
 impl Tables {
+    fn carry_over(&mut self, departure: &Departure, seqs: &[u64]) {
+        let lane = departure.lane;
+        for seq in seqs {
+            let home = self.executions.get(&(lane, *seq)).map(|(home, _)| *home);
+            if home.is_some_and(|home| departure.window.contains(home)) {
+                self.windows.kept_executions.insert((lane, *seq));
+                let attempts = (lane, *seq, 0)..=(lane, *seq, u64::MAX);
+                let attempts = self.outcomes.range(attempts).map(|(place, _)| *place);
+                self.windows.kept_outcomes.extend(attempts);
+            }
+        }
+    }
+
+    /// Notes what is let go of, as far as it rests on what is there.
+    fn tell(&mut self, facts: &[LetGo]) -> Vec<LetGo> {
+        let is_true = |fact: &&LetGo| {
+            let window = self.windows.all.get(&(fact.table, fact.window.from));
+            let sealed = window.is_some_and(|window| window.state == WindowState::Sealed);
+            let row = self.chain.get(&(fact.lane, fact.row.n));
+            let snapshot = self.snapshots.get(&fact.lane).map(|(n, _)| *n);
+            let end = u64::try_from(fact.window.to.start().0).ok();
+            let readable = fact.table != Table::Chain || snapshot >= end;
+            sealed && row.is_some_and(|row| row.link == fact.row) && readable
+        };
+        let told: Vec<LetGo> = facts.iter().filter(is_true).copied().collect();
+        let places = told.iter().map(|f| (f.table, f.window.from, f.lane));
+        self.windows.let_go.extend(places);
+        told
+    }
+
     /// What is in a window goes with it. Nothing may be open that isn't kept.
     fn remove_window(&mut self, table: Table, range: HourRange) {
         self.windows.all.remove(&(table, range.from));
@@ -185,66 +219,51 @@ impl Tables {
 
 #[async_trait]
 impl CarryOver for Connection {
-    async fn waiting_far(
-        &self,
-        _: &WindowMap,
-        lane: LaneId,
-        (window, after): (HourRange, DueMark),
-        _: usize,
-    ) -> Result<Vec<u64>, Error> {
-        let far = |state: &mut State| {
-            let due = state.tables.due.iter();
-            let far = due.filter(|((of, mark), entry)| {
-                *of == lane && *mark > after && window.contains(entry.home)
-            });
-            far.map(|((_, mark), _)| mark.seq).collect()
-        };
-        self.read(far).await
-    }
-
-    async fn lasting_failures(
-        &self,
-        _: &WindowMap,
-        _: LaneId,
-        _: HourRange,
-        _: usize,
-    ) -> Result<Vec<u64>, Error> {
-        Ok(Vec::new())
-    }
-
     async fn carry_over(
         &self,
         _: &WindowMap,
-        lane: LaneId,
-        (window, seqs): (HourRange, &[u64]),
-    ) -> Result<(), Error> {
+        departure: Departure,
+        _: usize,
+    ) -> Result<CarriedOver, Error> {
+        let far = |state: &mut State| {
+            let due = state.tables.due.iter();
+            let far = due.filter(|((lane, mark), entry)| {
+                let beyond = *mark > departure.due_read;
+                *lane == departure.lane && beyond && departure.window.contains(entry.home)
+            });
+            let far: Vec<u64> = far.map(|((_, mark), _)| mark.seq).collect();
+            (far, state.restored)
+        };
+        let (far, session) = self.read(far).await?;
+        let mut needed = departure.open.clone();
+        needed.extend(far);
+        let lane = departure.lane;
         self.model
             .history
-            .note(|| format!("lane {lane}: carries {seqs:?} over"));
-        let carry = |state: &mut State, _| {
-            let tables = &mut state.tables;
-            for seq in seqs {
-                let home = tables.executions.get(&(lane, *seq)).map(|(home, _)| *home);
-                if home.is_some_and(|home| window.contains(home)) {
-                    tables.windows.kept_executions.insert((lane, *seq));
-                    let attempts = (lane, *seq, 0)..=(lane, *seq, u64::MAX);
-                    let attempts = tables.outcomes.range(attempts).map(|(place, _)| *place);
-                    tables.windows.kept_outcomes.extend(attempts);
-                }
-            }
-        };
-        self.change(carry).await
+            .note(|| format!("lane {lane}: carries {needed:?} over"));
+        for page in needed.chunks(PAGE) {
+            self.on(session, |state| state.tables.carry_over(&departure, page))
+                .await?;
+        }
+        let words = departure.words();
+        let told = self.on(session, |state| state.tables.tell(&words)).await?;
+        match told.len() == words.len() {
+            true => Ok(CarriedOver::All(needed.len())),
+            false => Ok(CarriedOver::Unasked),
+        }
     }
 
-    async fn note_let_go(&self, facts: &[(LaneId, Table, Hour)]) -> Result<(), Error> {
+    async fn note_let_go(&self, facts: &[LetGo]) -> Result<Vec<LetGo>, Error> {
         self.model.history.note(|| format!("let go: {facts:?}"));
-        let note = |state: &mut State, _| {
-            let facts = facts
-                .iter()
-                .map(|(lane, table, from)| (*table, *from, *lane));
-            state.tables.windows.let_go.extend(facts);
-        };
-        self.change(note).await
+        self.change(|state, _| state.tables.tell(facts)).await
+    }
+}
+
+impl Connection {
+    /// A change over a connection that doesn't outlive the database.
+    async fn on<T>(&self, session: u64, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+        let change = |state: &mut State, _| (state.restored == session).then(|| change(state));
+        self.change(change).await?.ok_or_else(broken)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use domain::lane::Lane;
-use domain::{Hour, HourRange, LaneId, Micros};
+use domain::lane::{Lane, Link};
+use domain::{Hour, HourRange, Micros};
 use sqlx::{Connection, PgConnection};
 use store::{
-    Batch, Housekeeper, NewExecution, Place, Retention, Table, Term, WindowMap, WindowState, Writer,
+    Batch, CarriedOver, Departure, Housekeeper, LetGo, NewExecution, Place, Retention, Table, Term,
+    WindowMap, WindowState, Writer,
 };
 use uuid::Uuid;
 
@@ -55,10 +56,24 @@ impl World {
         }
     }
 
-    /// Every lane says that it needs nothing of a window.
-    async fn let_all_go(&self, table: Table, from: Hour) {
-        let facts: Vec<_> = (0..LANES).map(|lane| (LaneId(lane), table, from)).collect();
-        self.database.note_let_go(&facts).await.unwrap();
+    /// Lanes have said that they need nothing of a window.
+    async fn let_go(&self, lanes: std::ops::Range<u16>, (table, window): (Table, HourRange)) {
+        let sql = format!(
+            "insert into public.let_go (table_name, from_hour, lane)
+             select '{}', {}, lane from generate_series({}, {}) lane on conflict do nothing;",
+            table.name(),
+            window.from.0,
+            lanes.start,
+            lanes.end - 1
+        );
+        self.execute(&sql).await;
+    }
+
+    /// Carries over what a lane needs of a window.
+    async fn carry(&self, lane: &Lane, window: HourRange) -> CarriedOver {
+        let departure = departure(lane, window);
+        let carried = self.database.carry_over(&self.windows, departure, 10);
+        carried.await.unwrap()
     }
 
     async fn count(&self, sql: &str) -> i64 {
@@ -80,6 +95,16 @@ async fn two_that_ended(world: &mut World) -> (Lane, Writer, [u64; 2]) {
     apply(&mut lane, &batch);
     let ended = &batch.outcomes;
     (lane, writer, [ended[0].seq, ended[1].seq])
+}
+
+fn departure(lane: &Lane, window: HourRange) -> Departure {
+    Departure {
+        lane: lane.id(),
+        window,
+        row: lane.link(),
+        due_read: lane.due_read(),
+        open: lane.open_within(window),
+    }
 }
 
 #[tokio::test]
@@ -119,27 +144,27 @@ async fn what_is_open_outlives_its_window() {
     let mut world = World::new().await;
     let (lane, _, [over, open]) = two_that_ended(&mut world).await;
     let window = first_window(&world, Table::Execution);
-    let far = (window, lane.due_read());
     let database = world.database.clone();
-    let waiting = database
-        .waiting_far(&world.windows, lane.id(), far, 10)
-        .await
-        .unwrap();
     assert_eq!(
-        (waiting.as_slice(), lane.open_within(window)),
-        (&[open][..], vec![])
+        world.carry(&lane, window).await,
+        CarriedOver::Unasked,
+        "nobody waits for it yet"
     );
-    let what = (window, waiting.as_slice());
-    for _ in 0..2 {
-        database
-            .carry_over(&world.windows, lane.id(), what)
-            .await
-            .unwrap();
-    }
-
-    for table in [Table::Execution, Table::Outcome] {
+    let tables = [Table::Execution, Table::Outcome];
+    for table in tables {
         world.seal(3, (table, window)).await;
-        world.let_all_go(table, window.from).await;
+    }
+    assert!(lane.open_within(window).is_empty(), "it waits in its table");
+    for _ in 0..2 {
+        assert_eq!(world.carry(&lane, window).await, CarriedOver::All(1));
+    }
+    let others = "let_go where lane <> 0";
+    assert_eq!(
+        (world.count("let_go").await, world.count(others).await),
+        (2, 0)
+    );
+    for table in tables {
+        world.let_go(1..LANES, (table, window)).await;
     }
     let windows = world.turn(3).await;
     assert!(
@@ -174,15 +199,66 @@ async fn one_lane_that_needs_a_window_keeps_it() {
     let mut world = World::new().await;
     let window = first_window(&world, Table::Due);
     world.seal(2, (Table::Due, window)).await;
-    let all_but_one: Vec<_> = (1..LANES)
-        .map(|lane| (LaneId(lane), Table::Due, window.from))
-        .collect();
     for _ in 0..2 {
-        world.database.note_let_go(&all_but_one).await.unwrap();
+        world.let_go(1..LANES, (Table::Due, window)).await;
         assert!(world.turn(2).await.leaf(Table::Due, window.from).is_ok());
     }
-    world.let_all_go(Table::Due, window.from).await;
+    world.let_go(0..1, (Table::Due, window)).await;
     assert!(world.turn(2).await.leaf(Table::Due, window.from).is_err());
+}
+
+#[tokio::test]
+async fn a_word_counts_where_the_row_is_there_that_it_rests_on() {
+    let mut world = World::new().await;
+    let (lane, _, _) = two_that_ended(&mut world).await;
+    let [due, chain] = [Table::Due, Table::Chain].map(|table| (table, first_window(&world, table)));
+    let word = |(table, window): (Table, HourRange), row: Link| LetGo {
+        lane: lane.id(),
+        table,
+        window,
+        row,
+    };
+    let lost = Link {
+        batch: lane.link().batch ^ 1,
+        ..lane.link()
+    };
+    let words = [
+        word(due, lane.link()),
+        word(due, lost),
+        word(chain, lane.link()),
+    ];
+    let database = world.database.clone();
+    let told = async || database.note_let_go(&words).await.unwrap();
+    assert!(told().await.is_empty(), "no window is to go yet");
+    for what in [due, chain] {
+        world.seal(3, what).await;
+    }
+    assert_eq!(told().await, words[..1], "no snapshot is beyond");
+    let end = chain.1.to.start().0;
+    let snapshot = format!(
+        "insert into public.lane_snapshot (lane, n, part, parts, body)
+             values (0, {end}, 0, 1, '');"
+    );
+    world.execute(&snapshot).await;
+    assert_eq!(told().await, [words[0], words[2]]);
+    assert_eq!(world.count("let_go").await, 2);
+}
+
+#[tokio::test]
+async fn with_more_than_may_be_carried_over_a_window_stays() {
+    let mut world = World::new().await;
+    let (lane, _, _) = two_that_ended(&mut world).await;
+    let window = first_window(&world, Table::Execution);
+    for table in [Table::Execution, Table::Outcome] {
+        world.seal(3, (table, window)).await;
+    }
+    let most = async |most| {
+        let departure = departure(&lane, window);
+        let carried = world.database.carry_over(&world.windows, departure, most);
+        (carried.await.unwrap(), world.count("let_go").await)
+    };
+    assert_eq!(most(0).await, (CarriedOver::TooMuch, 0));
+    assert_eq!(most(1).await, (CarriedOver::All(1), 2));
 }
 
 #[tokio::test]
@@ -230,7 +306,7 @@ async fn a_chain_goes_on_in_another_window_by_two_rows_of_one_batch() {
         .unwrap();
     let window = first_window(&world, Table::Chain);
     world.seal(2, (Table::Chain, window)).await;
-    world.let_all_go(Table::Chain, window.from).await;
+    world.let_go(0..LANES, (Table::Chain, window)).await;
     world.turn(2).await;
     let mut house = Housekeeper::new(world.database.clone());
     house.remove_windows(AT_ONCE).await.unwrap();
@@ -259,7 +335,7 @@ async fn nobody_waits_for_a_reader_that_holds_a_snapshot_while_windows_go() {
     }
     for table in [Table::Execution, Table::Outcome, Table::Due] {
         world.seal(3, (table, window)).await;
-        world.let_all_go(table, window.from).await;
+        world.let_go(0..LANES, (table, window)).await;
     }
     world.turn(3).await;
 
@@ -335,7 +411,7 @@ fn submission_at(lane: &Lane, at: Micros) -> Batch {
 #[tokio::test]
 async fn failures_are_kept_as_long_as_their_queue_says() {
     let mut world = World::new().await;
-    let (lane, _, [_, open]) = two_that_ended(&mut world).await;
+    let (lane, _, _) = two_that_ended(&mut world).await;
     world
         .execute("insert into tenant (name) values ('t'); insert into queue (tenant, name, lanes, failures_hours)
              values (1, 'q', '{0,1,2,3}', 72);")
@@ -344,16 +420,10 @@ async fn failures_are_kept_as_long_as_their_queue_says() {
         .execute("update outcome set state = 8 where state = 5")
         .await;
     let window = first_window(&world, Table::Execution);
-    let database = world.database.clone();
-    let lasting = database
-        .lasting_failures(&world.windows, lane.id(), window, 10)
-        .await
-        .unwrap();
-    assert_eq!(lasting, [open]);
-    database
-        .carry_over(&world.windows, lane.id(), (window, &lasting))
-        .await
-        .unwrap();
+    for table in [Table::Execution, Table::Outcome] {
+        world.seal(3, (table, window)).await;
+    }
+    assert_eq!(world.carry(&lane, window).await, CarriedOver::All(1));
     for (days, left) in [(2, 1), (4, 0)] {
         let term = world.term_after(days);
         world.election.clear_kept(&term, RETENTION).await.unwrap();
