@@ -52,7 +52,7 @@ pub struct Args {
     /// How far ahead due entries are read into memory.
     #[arg(long, env = "DUE_HORIZON", default_value = "10m", value_parser = humantime::parse_duration)]
     pub due_horizon: Duration,
-    /// Connections for reads and slow changes, beside those of the writers.
+    /// Connections for reads and slow changes, beside those of the writers; as many again for tenants' reads.
     #[arg(long, env = "DATABASE_POOL", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub database_pool: u16,
     /// What every process takes.

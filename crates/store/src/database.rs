@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 
 use crate::Error;
 
@@ -27,12 +27,16 @@ const BY_INDEX: [(&str, &str); 7] = [
     ("plan_cache_mode", "force_generic_plan"),
 ];
 
-/// The database of one scheduler: a small pool for reads and slow changes; writers and leases take
-/// connections of their own.
+/// As whom tenants' rows are read: the database shows it those of the tenant that a transaction names.
+const READER: &str = "watchwork_reader";
+
+/// The database of one scheduler: a small pool for its own reads and slow changes, one as large for the reads
+/// of tenants; writers and leases take connections of their own.
 #[derive(Clone)]
 pub struct Database {
     options: PgConnectOptions,
     pub(crate) pool: PgPool,
+    readers: PgPool,
     times: QueryTimes,
 }
 
@@ -40,7 +44,8 @@ impl Database {
     /// Connects and brings the schema up to date.
     ///
     /// # Errors
-    /// The URL is malformed, the server can't be reached, or a migration fails.
+    /// The URL is malformed, the server can't be reached, a migration fails, or its role may not read for
+    /// tenants.
     pub async fn connect(url: &str, pool_size: u32, times: QueryTimes) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url)
             .map_err(Error::of("connect"))?
@@ -48,24 +53,36 @@ impl Database {
             // Whatever a role's own schema is called: the tables are where the migrations put them.
             .options([("search_path", "public")])
             .statement_cache_capacity(256);
-        let pool = PgPoolOptions::new()
+        let pools = PgPoolOptions::new()
             .max_connections(pool_size)
             .acquire_timeout(Duration::from_secs(5))
-            .test_before_acquire(false)
-            .connect_with(
-                options
-                    .clone()
-                    .options([("statement_timeout", "5s")])
-                    .options(BY_INDEX),
-            )
-            .await
-            .map_err(Error::of("connect"))?;
+            .test_before_acquire(false);
+        let pooled = options
+            .clone()
+            .options([("statement_timeout", "5s")])
+            .options(BY_INDEX);
+        let pool = pools.clone().connect_with(pooled.clone());
+        let pool = pool.await.map_err(Error::of("connect"))?;
         sqlx::migrate!("./migrations").run(&pool).await?;
+        let reading = pooled.options([("role", READER)]);
+        let readers = pools.connect_with(reading).await;
+        let readers = readers.map_err(|source| Error::NoReader { source })?;
         Ok(Self {
             options,
             pool,
+            readers,
             times,
         })
+    }
+
+    /// A transaction that sees one tenant's rows. It is over when it is dropped.
+    pub(crate) async fn read_for(
+        &self,
+        tenant: i32,
+    ) -> Result<Transaction<'static, Postgres>, Error> {
+        let begin = format!("begin read only; set local watchwork.tenant = '{tenant}'");
+        let begin = self.readers.begin_with(AssertSqlSafe(begin));
+        self.timed("read_for_tenant", "select", begin).await
     }
 
     /// A connection for writing, bounded in time. It waits for the locks of others for so long: a foreign
@@ -109,9 +126,12 @@ impl Database {
     }
 
     pub(crate) fn connections(&self) -> (u32, u32, u32) {
-        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        let max = self.pool.options().get_max_connections();
-        (self.pool.size().saturating_sub(idle), idle, max)
+        let pools = [&self.pool, &self.readers];
+        let idle = pools.iter().map(|pool| pool.num_idle()).sum::<usize>();
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+        let all: u32 = pools.iter().map(|pool| pool.size()).sum();
+        let max = pools.map(|pool| pool.options().get_max_connections());
+        (all.saturating_sub(idle), idle, max.iter().sum())
     }
 
     pub(crate) async fn answer_time(&self) -> Result<Duration, Error> {

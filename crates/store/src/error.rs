@@ -69,6 +69,15 @@ pub enum Error {
         /// Which row, and what is wrong with it.
         what: String,
     },
+    /// The database's login may not act as the role that tenants' rows are read as.
+    #[error(
+        "the role watchwork_reader, as which tenants' rows are read, can't be taken: {source}; \
+             let a superuser grant it to the login of the database's URL"
+    )]
+    NoReader {
+        /// The driver's word.
+        source: sqlx::Error,
+    },
     /// The schema can't be brought up to date.
     #[error("migrating the database: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),

@@ -16,7 +16,7 @@ use crate::chain::as_stored;
 use crate::lane_lease::number;
 use crate::timestamp::Timestamp;
 use crate::window::Table;
-use crate::{Database, Error, WindowMap};
+use crate::{Database, Error, ExecutionPlace, WindowMap};
 
 /// Names and values, sorted: labels or headers.
 pub type Pairs = BTreeMap<String, String>;
@@ -129,8 +129,9 @@ impl Database {
     /// Those of a window that is on its way out are in two places: what was carried over may be in both.
     async fn attempts(
         &self,
+        reader: &mut PgConnection,
         windows: &WindowMap,
-        (lane, home, seq): (LaneId, Hour, u64),
+        ExecutionPlace { lane, seq, home }: ExecutionPlace,
         kept: bool,
     ) -> Result<Vec<StoredAttempt>, Error> {
         let mut attempts: Vec<StoredAttempt> = Vec::new();
@@ -149,7 +150,7 @@ impl Database {
                 .bind(number(lane))
                 .bind(as_stored(seq))
                 .bind(home.0)
-                .fetch_all(&self.pool);
+                .fetch_all(&mut *reader);
             let rows = self
                 .timed("execution_outcomes", "select", statement)
                 .await?;
@@ -216,19 +217,18 @@ pub trait ReadExecutions: Send + Sync {
         what: (&[u64], u64),
     ) -> Result<Vec<(u64, Head)>, Error>;
 
-    /// One execution with its attempts, by where its id says it is.
+    /// One execution of a tenant with its attempts, by where its id says it is.
     ///
     /// # Errors
     /// The database can't be read, or a row makes no sense.
     async fn execution(
         &self,
         windows: &WindowMap,
-        lane: LaneId,
-        home: Hour,
-        seq: u64,
+        tenant: i32,
+        place: ExecutionPlace,
     ) -> Result<Option<StoredExecution>, Error>;
 
-    /// Whether an execution of a lane waits for a time in the tables. One that came through the inbox doesn't
+    /// Whether a tenant's execution waits for a time in the tables. One that came through the inbox doesn't
     /// until its lane's owner has read it.
     ///
     /// # Errors
@@ -236,6 +236,7 @@ pub trait ReadExecutions: Send + Sync {
     async fn is_tabled(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         lane: LaneId,
         mark: DueMark,
     ) -> Result<bool, Error>;
@@ -246,16 +247,18 @@ impl ReadExecutions for Database {
     async fn is_tabled(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         lane: LaneId,
         mark: DueMark,
     ) -> Result<bool, Error> {
+        let mut reader = self.read_for(tenant).await?;
         for table in looks(windows, Table::Due, mark.due.hour()) {
             let sql = format!("select 1 from {table} where lane = $1 and due_at = $2 and seq = $3");
             let statement = sqlx::query(AssertSqlSafe(sql))
                 .bind(number(lane))
                 .bind(Timestamp(mark.due))
                 .bind(as_stored(mark.seq))
-                .fetch_optional(&self.pool);
+                .fetch_optional(&mut *reader);
             if self
                 .timed("due_probe", "select", statement)
                 .await?
@@ -294,10 +297,11 @@ impl ReadExecutions for Database {
     async fn execution(
         &self,
         windows: &WindowMap,
-        lane: LaneId,
-        home: Hour,
-        seq: u64,
+        tenant: i32,
+        place: ExecutionPlace,
     ) -> Result<Option<StoredExecution>, Error> {
+        let ExecutionPlace { lane, seq, home } = place;
+        let mut reader = self.read_for(tenant).await?;
         for table in looks(windows, Table::Execution, home) {
             let sql = format!(
                 "select {HEAD_COLUMNS} from {table} e
@@ -307,14 +311,14 @@ impl ReadExecutions for Database {
                 .bind(number(lane))
                 .bind(home.0)
                 .bind(as_stored(seq))
-                .fetch_optional(&self.pool);
+                .fetch_optional(&mut *reader);
             if let Some(row) = self.timed("execution_get", "select", statement).await? {
                 let (_, head) = read_head(&row)?;
                 // What is cancelled beyond all windows has its outcome there, and may move into one since.
                 let kept = Some(table) == Table::Execution.kept()
                     || head.due.is_some()
                     || windows.is_closing(Table::Outcome, home);
-                let attempts = self.attempts(windows, (lane, home, seq), kept).await?;
+                let attempts = self.attempts(&mut reader, windows, place, kept).await?;
                 return Ok(Some(StoredExecution { head, attempts }));
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use domain::{ExecutionState, Hour, LaneId, Micros, Priority};
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use crate::chain::as_stored;
 use crate::execution::{Pairs, boxed, from_json, inconsistent, optional_time, places};
@@ -114,12 +114,17 @@ impl Database {
     pub(crate) async fn select_heads(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         places: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), ListedHead>, Error> {
+        let mut reader = self.read_for(tenant).await?;
         let mut heads = BTreeMap::new();
         for (tables, places) in by_tables(windows, Table::Execution, places) {
             let sql = by_place_sql(&tables, head_sql);
-            for row in self.look_up("listed_heads", sql, &places).await? {
+            for row in self
+                .look_up(&mut reader, "listed_heads", sql, &places)
+                .await?
+            {
                 heads.insert(read_key(&row)?, read_head(&row)?);
             }
         }
@@ -129,12 +134,17 @@ impl Database {
     pub(crate) async fn select_last_outcomes(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         places: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), LastOutcome>, Error> {
+        let mut reader = self.read_for(tenant).await?;
         let mut last: BTreeMap<(LaneId, u64), LastOutcome> = BTreeMap::new();
         for (tables, places) in by_tables(windows, Table::Outcome, places) {
             let sql = by_place_sql(&tables, last_outcome_sql);
-            for row in self.look_up("last_outcomes", sql, &places).await? {
+            for row in self
+                .look_up(&mut reader, "last_outcomes", sql, &places)
+                .await?
+            {
                 let outcome = read_outcome(&row)?;
                 let known = last.entry(read_key(&row)?).or_insert(outcome);
                 if outcome.fence > known.fence {
@@ -147,6 +157,7 @@ impl Database {
 
     async fn look_up(
         &self,
+        reader: &mut PgConnection,
         name: &'static str,
         sql: String,
         places: &[ExecutionPlace],
@@ -158,7 +169,7 @@ impl Database {
             .bind(lanes)
             .bind(seqs)
             .bind(homes)
-            .fetch_all(&self.pool);
+            .fetch_all(reader);
         self.timed(name, "select", statement).await
     }
 }
@@ -237,7 +248,7 @@ mod tests {
                 let tables: Vec<&str> = places(&plans.windows, table, home).collect();
                 let sql = sql(table, &tables);
                 let plan = plans
-                    .of("int2[], int8[], int4[]", &sql, "'{1}', '{1}', '{1}'")
+                    .of_reader("int2[], int8[], int4[]", &sql, "'{1}', '{1}', '{1}'")
                     .await;
                 let probe = "Index Cond: ((lane = u.lane) AND (seq = u.seq) AND (win = u.win))";
                 assert_eq!(plan.matches(probe).count(), count, "{plan}");

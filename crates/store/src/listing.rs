@@ -112,23 +112,25 @@ pub trait ReadLists: Send + Sync {
     /// The database can't be read.
     async fn list_due(&self, windows: &WindowMap, part: &ListPart) -> Result<Stretch<Hour>, Error>;
 
-    /// What was submitted; of those executions that are there.
+    /// What was submitted; of those executions that are there and the tenant's.
     ///
     /// # Errors
     /// The database can't be read, or a row makes no sense.
     async fn listed_heads(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         places: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), ListedHead>, Error>;
 
-    /// The last outcomes; of those executions that have one.
+    /// The last outcomes; of those executions that have one and are the tenant's.
     ///
     /// # Errors
     /// The database can't be read, or a row makes no sense.
     async fn last_outcomes(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         places: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), LastOutcome>, Error>;
 }
@@ -159,17 +161,19 @@ impl ReadLists for Database {
     async fn listed_heads(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         places: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), ListedHead>, Error> {
-        self.select_heads(windows, places).await
+        self.select_heads(windows, tenant, places).await
     }
 
     async fn last_outcomes(
         &self,
         windows: &WindowMap,
+        tenant: i32,
         places: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), LastOutcome>, Error> {
-        self.select_last_outcomes(windows, places).await
+        self.select_last_outcomes(windows, tenant, places).await
     }
 }
 
@@ -182,6 +186,7 @@ impl Database {
         part: &ListPart,
         states: &[i16],
     ) -> Result<Stretch<Hour>, Error> {
+        let mut reader = self.read_for(part.tenant).await?;
         let mut found = Foremost::new(part.before, part.limit.max(1));
         let kept = walk.table.kept().map(|kept| (kept, None));
         let leaves = windows
@@ -212,7 +217,7 @@ impl Database {
                 Table::Outcome => statement.bind(states),
                 _ => statement,
             };
-            let rows = statement.fetch_all(&self.pool);
+            let rows = statement.fetch_all(&mut *reader);
             for row in self.timed(walk.name, "select", rows).await? {
                 let (mark, home) = read_place(&row)?;
                 found.add(mark, home);
@@ -298,9 +303,9 @@ mod tests {
                 Table::Outcome => {
                     let types = format!("{TYPES}, int2[]");
                     let arguments = format!("{ARGUMENTS}, '{{7,8}}'");
-                    plans.of(&types, &sql, &arguments).await
+                    plans.of_reader(&types, &sql, &arguments).await
                 }
-                _ => plans.of(TYPES, &sql, ARGUMENTS).await,
+                _ => plans.of_reader(TYPES, &sql, ARGUMENTS).await,
             };
             let count = |what: &str| plan.matches(what).count();
             assert_eq!(count("Index Scan Backward using"), tables.len(), "{plan}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::testing::{FreshDatabase, fresh_database};
-use sqlx::{AssertSqlSafe, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::{Database, Election, Lead, Storage, Term, TermHolder, WindowMap};
@@ -48,14 +48,24 @@ impl Plans {
     /// The plan that a session of the pool makes for a statement, whatever its arguments.
     pub(crate) async fn of(&self, types: &str, sql: &str, arguments: &str) -> String {
         let mut connection = self.database.pool.acquire().await.unwrap();
-        let prepare = format!("prepare p({types}) as {sql}");
-        connection.execute(AssertSqlSafe(prepare)).await.unwrap();
-        let explain = AssertSqlSafe(format!("explain execute p({arguments})"));
-        let lines: Vec<String> = sqlx::query_scalar(explain)
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap();
-        connection.execute("deallocate p").await.unwrap();
-        lines.join("\n")
+        plan(&mut connection, types, sql, arguments).await
     }
+
+    /// The same for a transaction that reads for a tenant.
+    pub(crate) async fn of_reader(&self, types: &str, sql: &str, arguments: &str) -> String {
+        let mut reader = self.database.read_for(1).await.unwrap();
+        plan(&mut reader, types, sql, arguments).await
+    }
+}
+
+async fn plan(connection: &mut PgConnection, types: &str, sql: &str, arguments: &str) -> String {
+    let prepare = format!("prepare p({types}) as {sql}");
+    connection.execute(AssertSqlSafe(prepare)).await.unwrap();
+    let explain = AssertSqlSafe(format!("explain execute p({arguments})"));
+    let lines: Vec<String> = sqlx::query_scalar(explain)
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    connection.execute("deallocate p").await.unwrap();
+    lines.join("\n")
 }

@@ -62,6 +62,16 @@ impl Table {
         }
     }
 
+    /// Whether its rows are a tenant's each.
+    fn has_tenants(self) -> bool {
+        self != Self::Chain
+    }
+
+    /// Whether tenants' reads go there.
+    fn is_read_by_tenants(self) -> bool {
+        self.kept().is_some()
+    }
+
     /// How many hours a new window of it is wide, where others are `width` wide: keys are kept for a day
     /// whatever the others do.
     fn width(self, width: i32) -> i32 {
@@ -342,6 +352,18 @@ impl Election {
     }
 }
 
+/// What keeps tenants' rows of a leaf apart. Neither LIKE nor ATTACH gives it what its parent has.
+fn guard(table: Table, leaf: &str) -> String {
+    let guard = match table.has_tenants() {
+        true => format!("select guard_tenants('{leaf}');"),
+        false => String::new(),
+    };
+    match table.is_read_by_tenants() {
+        true => format!("{guard} grant select on {leaf} to watchwork_reader;"),
+        false => guard,
+    }
+}
+
 /// Makes one leaf. By LIKE and ATTACH, since CREATE TABLE … PARTITION OF would wait for every reader of
 /// the parent, with everybody else behind it; the CHECK spares ATTACH the scan.
 async fn make_leaf(
@@ -354,10 +376,12 @@ async fn make_leaf(
     let leaf = format!("{name}_{from}");
     let (column, hour) = table.key();
     let (low, high) = (i64::from(from) * hour, i64::from(to) * hour);
+    let guard = guard(table, &leaf);
     let statements = format!(
         "create table {leaf} (like {name} including all,
              constraint {leaf}_window check ({column} >= {low} and {column} < {high}))
              with (autovacuum_enabled = off);
+         {guard}
          alter table {name} attach partition {leaf} for values from ({low}) to ({high});"
     );
     sqlx::raw_sql(AssertSqlSafe(statements))

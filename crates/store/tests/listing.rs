@@ -294,7 +294,8 @@ async fn what_was_carried_over_is_listed_once() {
 #[tokio::test]
 async fn heads_and_last_outcomes_are_found_wherever_they_are() {
     let mut world = World::new().await;
-    let rows = rows(world.now, 4);
+    let rows = rows(world.now, 4).into_iter();
+    let rows: Vec<Row> = rows.map(|row| Row { tenant: 1, ..row }).collect();
     let [in_window, kept, carried_over, absent] = rows[..] else {
         panic!("four rows")
     };
@@ -309,7 +310,7 @@ async fn heads_and_last_outcomes_are_found_wherever_they_are() {
 
     let places: Vec<ExecutionPlace> = rows.iter().map(place).collect();
     let (database, windows) = (&world.database, &world.windows);
-    let heads = database.listed_heads(windows, &places).await.unwrap();
+    let heads = database.listed_heads(windows, 1, &places).await.unwrap();
     let found: Vec<u64> = heads.keys().map(|(_, seq)| *seq).collect();
     assert_eq!(
         found,
@@ -328,7 +329,7 @@ async fn heads_and_last_outcomes_are_found_wherever_they_are() {
     );
     assert_eq!(head.labels["team"], "night");
 
-    let last = database.last_outcomes(windows, &places).await.unwrap();
+    let last = database.last_outcomes(windows, 1, &places).await.unwrap();
     let last: Vec<_> = last
         .iter()
         .map(|((_, seq), last)| (*seq, last.fence, last.state as i16, last.attempt))
@@ -338,11 +339,19 @@ async fn heads_and_last_outcomes_are_found_wherever_they_are() {
         last,
         expected.map(|(row, fence, state)| (row.mark.seq, fence, state, 2))
     );
+    let (theirs, outcomes) = (
+        database.listed_heads(windows, 2, &places).await.unwrap(),
+        database.last_outcomes(windows, 2, &places).await.unwrap(),
+    );
+    assert!(theirs.is_empty() && outcomes.is_empty(), "another tenant's");
     let elsewhere = ExecutionPlace {
         home: Hour(absent.home + 1),
         ..place(&in_window)
     };
-    let heads = database.listed_heads(windows, &[elsewhere]).await.unwrap();
+    let heads = database
+        .listed_heads(windows, 1, &[elsewhere])
+        .await
+        .unwrap();
     assert!(heads.is_empty(), "its home is another: {heads:?}");
 }
 

@@ -61,7 +61,7 @@ impl Internal {
         let ahead = entry.mark.due > self.shared.clock.now();
         let tabled = ahead
             && (self.shared.database)
-                .is_tabled(&windows, id.lane(), entry.mark)
+                .is_tabled(&windows, stored.head.tenant, id.lane(), entry.mark)
                 .await
                 .map_err(|error| trouble(&error))?;
         let work = self.shared.work_of(stored.head).await;

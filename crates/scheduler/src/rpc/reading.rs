@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use domain::{ExecutionId, LaneId};
 use proto::internal::v1::{GetExecutionRequest, GetExecutionResponse};
-use store::StoredExecution;
+use store::{ExecutionPlace, StoredExecution};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -80,14 +80,17 @@ impl Internal {
         id: ExecutionId,
         tenant: u32,
     ) -> Result<StoredExecution, Status> {
+        let number = i32::try_from(tenant).map_err(|_| not_found(id))?;
         let windows = Arc::clone(&self.shared.windows.borrow());
+        let (lane, seq, home) = (id.lane(), id.seq(), id.home());
+        let place = ExecutionPlace { lane, seq, home };
         let stored = self
             .shared
             .database
-            .execution(&windows, id.lane(), id.home(), id.seq())
+            .execution(&windows, number, place)
             .await;
         let stored = stored.map_err(|error| trouble(&error))?;
-        let own = |stored: &StoredExecution| u32::try_from(stored.head.tenant) == Ok(tenant);
+        let own = |stored: &StoredExecution| stored.head.tenant == number;
         stored.filter(own).ok_or_else(|| not_found(id))
     }
 }

@@ -31,6 +31,7 @@ impl ReadLists for Connection {
     async fn listed_heads(
         &self,
         _: &WindowMap,
+        _: i32,
         _: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), ListedHead>, Error> {
         Err(broken())
@@ -39,6 +40,7 @@ impl ReadLists for Connection {
     async fn last_outcomes(
         &self,
         _: &WindowMap,
+        _: i32,
         _: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), LastOutcome>, Error> {
         Err(broken())

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use domain::lane::{DatabaseIdentity, DueMark, InboxMark, Lane, Row, TimedEntry};
 use domain::{Hour, LaneId, Micros, RetryPolicy};
 use store::{
-    ApiKey, Batch, Claimant, Error, Head, InboxRead, KeepHouse, KeepLeases, KeptEntry, KnowNames,
-    KnownKey, LaneLease, LaneOwner, Lead, Membership, PostWork, Posted, Queue, ReadExecutions,
-    Renewal, Retention, Settled, Storage, StoredExecution, Table, Term, TermHolder, WindowMap,
-    WriteLanes, WriteSnapshots,
+    ApiKey, Batch, Claimant, Error, ExecutionPlace, Head, InboxRead, KeepHouse, KeepLeases,
+    KeptEntry, KnowNames, KnownKey, LaneLease, LaneOwner, Lead, Membership, PostWork, Posted,
+    Queue, ReadExecutions, Renewal, Retention, Settled, Storage, StoredExecution, Table, Term,
+    TermHolder, WindowMap, WriteLanes, WriteSnapshots,
 };
 use tokio::sync::oneshot;
 
@@ -721,7 +721,13 @@ fn queue(number: i32) -> Queue {
 
 #[async_trait]
 impl ReadExecutions for Connection {
-    async fn is_tabled(&self, _: &WindowMap, lane: LaneId, mark: DueMark) -> Result<bool, Error> {
+    async fn is_tabled(
+        &self,
+        _: &WindowMap,
+        _: i32,
+        lane: LaneId,
+        mark: DueMark,
+    ) -> Result<bool, Error> {
         self.read(|state| state.tables.due.contains_key(&(lane, mark)))
             .await
     }
@@ -746,11 +752,10 @@ impl ReadExecutions for Connection {
     async fn execution(
         &self,
         _: &WindowMap,
-        lane: LaneId,
-        _: Hour,
-        seq: u64,
+        _: i32,
+        place: ExecutionPlace,
     ) -> Result<Option<StoredExecution>, Error> {
-        self.read(|state| super::truth::stored(&state.tables, lane, seq))
+        self.read(|state| super::truth::stored(&state.tables, place.lane, place.seq))
             .await
     }
 }

@@ -19,7 +19,7 @@ async fn a_deposed_owner_writes_nothing_and_is_told() {
     let home = world.now.hour();
     let left = world
         .database
-        .execution(&world.windows, old.id(), home, seq)
+        .execution(&world.windows, 1, place(&old, home, seq))
         .await
         .unwrap();
     assert!(left.is_none(), "nothing of the refused batch is there");

@@ -81,11 +81,9 @@ async fn what_is_due_beyond_all_windows_is_kept_and_moves_in_when_they_are_made(
     writer.commit(&world.windows, &batch).await.unwrap();
     apply(&mut lane, &batch);
     let database = world.database.clone();
+    let there = place(&lane, due.hour(), entry.mark.seq);
     let get = async |windows: &WindowMap| {
-        let found = database
-            .execution(windows, id, due.hour(), entry.mark.seq)
-            .await
-            .unwrap();
+        let found = database.execution(windows, 1, there).await.unwrap();
         found.expect("it is there").head.due
     };
     assert_eq!(get(&world.windows).await, Some(due));

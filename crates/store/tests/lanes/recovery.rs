@@ -28,7 +28,7 @@ async fn what_is_committed_is_replayed_as_it_was_in_memory() {
     let home = world.now.hour();
     let stored = world
         .database
-        .execution(&world.windows, lane.id(), home, seqs[0])
+        .execution(&world.windows, 1, place(&lane, home, seqs[0]))
         .await
         .unwrap();
     let stored = stored.expect("it is there");

@@ -181,13 +181,13 @@ async fn what_is_open_outlives_its_window() {
 
     let home = world.now.hour();
     let kept = database
-        .execution(&windows, lane.id(), home, open)
+        .execution(&windows, 1, place(&lane, home, open))
         .await
         .unwrap();
     assert_eq!(kept.expect("it is open").attempts.len(), 1);
     assert!(
         database
-            .execution(&windows, lane.id(), home, over)
+            .execution(&windows, 1, place(&lane, home, over))
             .await
             .unwrap()
             .is_none()

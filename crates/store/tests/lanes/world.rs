@@ -6,12 +6,12 @@ use std::time::Duration;
 use cluster::testing::{FreshDatabase, fresh_database};
 use domain::lane::{Class, DatabaseIdentity, DueMark, Ending, Lane, TimedEntry, Wait};
 use domain::{
-    AttemptResult, Backoff, ExecutionState, LaneId, Micros, Priority, Reason, RetryPolicy,
+    AttemptResult, Backoff, ExecutionState, Hour, LaneId, Micros, Priority, Reason, RetryPolicy,
 };
 use sqlx::Connection;
 use store::{
-    Batch, Claimant, Database, DueEntry, Election, Head, LaneLease, LeaseKeeper, NewExecution,
-    Outcome, Place, Term, TermHolder, WindowMap, Writer,
+    Batch, Claimant, Database, DueEntry, Election, ExecutionPlace, Head, LaneLease, LeaseKeeper,
+    NewExecution, Outcome, Place, Term, TermHolder, WindowMap, Writer,
 };
 pub(crate) use store::{
     CarryOver, KeepHouse, KeepLeases, Lead, PostWork, ReadExecutions, Storage, WriteLanes,
@@ -123,6 +123,12 @@ impl World {
         let lane = writer.take_over(&lease, identity, self.now).await.unwrap();
         (lane, writer)
     }
+}
+
+/// Where an execution of a lane is.
+pub(crate) fn place(lane: &Lane, home: Hour, seq: u64) -> ExecutionPlace {
+    let lane = lane.id();
+    ExecutionPlace { lane, seq, home }
 }
 
 pub(crate) async fn connect(url: &str) -> Database {

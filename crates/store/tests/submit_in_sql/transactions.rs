@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::lane::Class;
 use domain::{Backoff, IdKey, LaneId, Micros, Priority, RetryPolicy};
-use store::{Head, KnowNames, ReadExecutions};
+use store::{ExecutionPlace, Head, KnowNames, ReadExecutions};
 
 use crate::shop::{Answer, Shop, run, submit, value};
 
@@ -196,8 +196,9 @@ async fn equal_retry_policies_share_a_number_and_others_do_not() {
 /// The execution's head as the id leads to it, whenever it was accepted.
 async fn stored(shop: &Shop, answer: Answer) -> String {
     let (lane, home, seq) = (answer.id.lane(), answer.id.home(), answer.id.seq());
+    let place = ExecutionPlace { lane, seq, home };
     let windows = &shop.world.windows;
-    let stored = shop.world.database.execution(windows, lane, home, seq);
+    let stored = shop.world.database.execution(windows, shop.tenant, place);
     let mut head = stored.await.unwrap().expect("it is where its id says").head;
     assert!(
         head.accepted.since(shop.world.now) < Duration::from_secs(60),

@@ -66,7 +66,11 @@ impl Internal {
             home: candidate.home,
         };
         let places: Vec<ExecutionPlace> = candidates.iter().map(place).collect();
-        let heads = self.shared.database.listed_heads(windows, &places).await;
+        let heads = self
+            .shared
+            .database
+            .listed_heads(windows, list.tenant, &places)
+            .await;
         let mut heads = heads.map_err(|error| trouble(&error))?;
         let places = places.into_iter();
         let listed = candidates
@@ -93,7 +97,7 @@ impl Internal {
         list: &List,
         listed: &mut [Listed],
     ) -> Result<LastOutcomes, Status> {
-        let mut last = self.last_outcomes(windows, listed).await?;
+        let mut last = self.last_outcomes(windows, list, listed).await?;
         let over = |one: &Listed| {
             let last = last.get(&(one.place.lane, one.place.seq));
             last.is_some_and(|last| last.state.is_final())
@@ -112,7 +116,11 @@ impl Internal {
             one.memory = Some(memory);
         }
         let again: Vec<ExecutionPlace> = open.iter().map(|one| one.place).collect();
-        let again = self.shared.database.last_outcomes(windows, &again).await;
+        let again = self
+            .shared
+            .database
+            .last_outcomes(windows, list.tenant, &again)
+            .await;
         last.extend(again.map_err(|error| trouble(&error))?);
         Ok(last)
     }
@@ -120,10 +128,15 @@ impl Internal {
     async fn last_outcomes(
         &self,
         windows: &WindowMap,
+        list: &List,
         listed: &[Listed],
     ) -> Result<LastOutcomes, Status> {
         let places: Vec<ExecutionPlace> = listed.iter().map(|one| one.place).collect();
-        let last = self.shared.database.last_outcomes(windows, &places).await;
+        let last = self
+            .shared
+            .database
+            .last_outcomes(windows, list.tenant, &places)
+            .await;
         last.map_err(|error| trouble(&error))
     }
 
