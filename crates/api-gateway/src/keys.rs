@@ -63,31 +63,26 @@ impl Keys {
         scope: KeyScope,
     ) -> Result<Principal, Problem> {
         let admitted = self.check(headers, scope).await;
-        match &admitted {
-            Ok(_) => self.metrics.success.inc(),
-            Err((reason, _)) => self.metrics.failures[*reason as usize].inc(),
+        match admitted {
+            Ok(principal) => {
+                self.metrics.success.inc();
+                Ok(principal)
+            }
+            Err(Refused::ByKey(reason, problem)) => {
+                self.metrics.failures[reason as usize].inc();
+                let reason = reason.label();
+                tracing::debug!(event = "auth_failed", reason, "call refused");
+                Err(problem)
+            }
+            // Nobody's key is at fault.
+            Err(Refused::Unasked(problem)) => Err(problem),
         }
-        admitted.map_err(|(reason, problem)| {
-            tracing::debug!(
-                event = "auth_failed",
-                reason = reason.label(),
-                "call refused"
-            );
-            problem
-        })
     }
 
-    async fn check(
-        &self,
-        headers: &HeaderMap,
-        scope: KeyScope,
-    ) -> Result<Principal, (AuthFailure, Problem)> {
+    async fn check(&self, headers: &HeaderMap, scope: KeyScope) -> Result<Principal, Refused> {
         let header = headers.get(AUTHORIZATION).ok_or_else(missing)?;
         let key = ApiKey::parse(header.as_bytes()).ok_or_else(malformed)?;
-        let known = self
-            .resolve(key.id)
-            .await
-            .map_err(|why| (AuthFailure::Unavailable, why))?;
+        let known = self.resolve(key.id).await.map_err(Refused::Unasked)?;
         let known = known.ok_or_else(|| wrong(AuthFailure::Unknown))?;
         let digest: [u8; 32] = Sha256::digest(key.secret).into();
         if !bool::from(digest.ct_eq(&known.secret_sha256)) {
@@ -178,17 +173,23 @@ enum AuthFailure {
     Unknown,
     WrongSecret,
     OutOfScope,
-    Unavailable,
+}
+
+/// Why a call isn't let in.
+enum Refused {
+    /// For its key.
+    ByKey(AuthFailure, Problem),
+    /// Nobody could be asked about its key.
+    Unasked(Problem),
 }
 
 impl AuthFailure {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 5] = [
         Self::Missing,
         Self::Malformed,
         Self::Unknown,
         Self::WrongSecret,
         Self::OutOfScope,
-        Self::Unavailable,
     ];
 
     fn label(self) -> &'static str {
@@ -198,37 +199,36 @@ impl AuthFailure {
             Self::Unknown => "unknown",
             Self::WrongSecret => "wrong_secret",
             Self::OutOfScope => "out_of_scope",
-            Self::Unavailable => "unavailable",
         }
     }
 }
 
-fn missing() -> (AuthFailure, Problem) {
+fn missing() -> Refused {
     let message = "send your API key in the metadata: authorization: Bearer wk_…";
-    (
+    Refused::ByKey(
         AuthFailure::Missing,
         Problem::new(Code::Unauthenticated, "API_KEY_MISSING", message),
     )
 }
 
-fn malformed() -> (AuthFailure, Problem) {
+fn malformed() -> Refused {
     let message = "the authorization metadata holds no API key: expected Bearer wk_<id>_<secret>";
-    (
+    Refused::ByKey(
         AuthFailure::Malformed,
         Problem::new(Code::Unauthenticated, "API_KEY_INVALID", message),
     )
 }
 
 /// Unknown, revoked and wrong keys get one answer, so that nobody learns which ids exist.
-fn wrong(reason: AuthFailure) -> (AuthFailure, Problem) {
+fn wrong(reason: AuthFailure) -> Refused {
     let message = "the API key is unknown, revoked or wrong";
-    (
+    Refused::ByKey(
         reason,
         Problem::new(Code::Unauthenticated, "API_KEY_INVALID", message),
     )
 }
 
-fn out_of_scope(scope: KeyScope) -> (AuthFailure, Problem) {
+fn out_of_scope(scope: KeyScope) -> Refused {
     let name = match scope {
         KeyScope::Submit => "submit",
         KeyScope::Read => "read",
@@ -236,7 +236,7 @@ fn out_of_scope(scope: KeyScope) -> (AuthFailure, Problem) {
         KeyScope::Unspecified => "unknown",
     };
     let message = format!("this needs an API key of a tenant with the scope {name}");
-    (
+    Refused::ByKey(
         AuthFailure::OutOfScope,
         Problem::new(Code::PermissionDenied, "SCOPE_MISSING", message),
     )

@@ -279,7 +279,11 @@ impl CallFailure {
                 ..Problem::try_again("RESOURCE_EXHAUSTED", &self.message)
             },
             _ => {
-                let message = format!("{}; it may or may not have been taken", self.message);
+                let message = format!(
+                    "{}; it may or may not have been taken: with an idempotency key it can be submitted \
+                     again, and is taken once",
+                    self.message
+                );
                 Problem::new(Code::Unavailable, "IN_DOUBT", message)
             }
         }

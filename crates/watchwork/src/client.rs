@@ -12,7 +12,7 @@ use proto::v1::{
 };
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, ConnectError, Request, Status, Streaming, TimeoutExpired};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -82,7 +82,7 @@ impl Client {
             submission: Some(submission),
         });
         let answer = self.executions.clone().submit(request).await;
-        let answer = answer.map_err(|status| self.named(status))?;
+        let answer = answer.map_err(|status| self.handed_in(status))?;
         Ok(answer.into_inner())
     }
 
@@ -96,7 +96,7 @@ impl Client {
     ) -> Result<Vec<Result<String, Refusal>>, Status> {
         let request = self.request(SubmitBatchRequest { submissions });
         let answer = self.executions.clone().submit_batch(request).await;
-        let answer = answer.map_err(|status| self.named(status))?;
+        let answer = answer.map_err(|status| self.handed_in(status))?;
         let verdicts = answer.into_inner().verdicts.into_iter();
         Ok(verdicts
             .map(|verdict| id_or_refusal(verdict.verdict))
@@ -172,13 +172,35 @@ impl Client {
 
     /// An error of the connection, not of the API, says what could not be reached.
     fn named(&self, status: Status) -> Status {
-        if std::error::Error::source(&status).is_none() {
-            return status;
-        }
         let (address, why) = (&self.address, status.message());
-        Status::unavailable(format!(
-            "{address} can't be reached ({why}): does a gateway run there?"
-        ))
+        match Lost::of(&status) {
+            None => status,
+            Some(Lost::NeverThere) => Status::unavailable(format!(
+                "{address} can't be reached ({why}): does a gateway run there?"
+            )),
+            Some(Lost::OnTheWay) => {
+                Status::unavailable(format!("{address} can't be heard any more ({why})"))
+            }
+            Some(Lost::InTime) => Status::deadline_exceeded(format!(
+                "{address} gave no answer within {} s",
+                CALL_TIMEOUT.as_secs()
+            )),
+        }
+    }
+
+    /// The same for what must not be done twice: it says whether it may have been.
+    fn handed_in(&self, status: Status) -> Status {
+        let lost = Lost::of(&status);
+        let named = self.named(status);
+        let fate = match lost {
+            None => return named,
+            Some(Lost::NeverThere) => "nothing was handed in",
+            Some(Lost::OnTheWay | Lost::InTime) => {
+                "the work may or may not have been taken; with an idempotency key it can be handed in \
+                 again, and is taken once"
+            }
+        };
+        Status::new(named.code(), format!("{}; {fate}", named.message()))
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -250,11 +272,45 @@ impl Watch {
                     Code::Unknown | Code::Cancelled | Code::Internal
                 ));
         if !is_passing || self.lost_for >= WATCH_PATIENCE {
-            return Err(status);
+            return Err(self.client.named(status));
         }
         self.lost_for += WATCH_PAUSE;
         tokio::time::sleep(WATCH_PAUSE).await;
         Ok(())
+    }
+}
+
+/// How an answer was lost.
+#[derive(Clone, Copy)]
+enum Lost {
+    /// There was no connection: nothing was sent.
+    NeverThere,
+    /// The connection broke.
+    OnTheWay,
+    /// It took too long.
+    InTime,
+}
+
+impl Lost {
+    /// `None` for what the API itself answered.
+    fn of(status: &Status) -> Option<Self> {
+        let mut cause = std::error::Error::source(status);
+        let answered = cause.is_none();
+        while let Some(error) = cause {
+            if error.is::<TimeoutExpired>() {
+                return Some(Self::InTime);
+            }
+            if error.is::<ConnectError>() {
+                return Some(Self::NeverThere);
+            }
+            cause = error.source();
+        }
+        match status.code() {
+            // The transport's own word, without the error that it came from.
+            Code::Cancelled if status.message() == "Timeout expired" => Some(Self::InTime),
+            _ if answered => None,
+            _ => Some(Self::OnTheWay),
+        }
     }
 }
 

@@ -155,6 +155,8 @@ async fn without_a_scheduler_it_is_not_ready_and_says_so() {
         "{status:?}"
     );
     assert!(gateway.process.readiness.check().is_err());
+    let failures = gateway.counter("api_auth_failure_total", &["api_key"]);
+    assert_eq!(failures, 0.0, "nobody's key is at fault");
 }
 
 /// The status of a call whose message is `bytes` in field 1.

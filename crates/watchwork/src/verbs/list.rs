@@ -23,10 +23,12 @@ pub(crate) async fn list(output: &Output, client: &Client, args: &ListArgs) -> R
     }
     let mut pages = Pages::new(client, args);
     let mut columns = Columns::default();
-    if !output.is_json() {
-        output.text(&columns.lines(&[HEAD.map(str::to_owned).to_vec()]))?;
-    }
+    let mut is_begun = output.is_json();
     while let Some(page) = pages.next().await? {
+        // Not before: an error has no table.
+        if !std::mem::replace(&mut is_begun, true) {
+            output.text(&columns.lines(&[HEAD.map(str::to_owned).to_vec()]))?;
+        }
         show(output, &mut columns, &page)?;
     }
     if pages.more_follow() {

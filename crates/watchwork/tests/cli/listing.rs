@@ -184,3 +184,9 @@ async fn a_watched_list_is_shown_again_and_a_pipe_gets_no_terminals_codes() {
     let json = ["list", "--watch", "-o", "json"];
     assert_eq!(code(&watchwork(&api, &json).await), 2);
 }
+
+#[tokio::test]
+async fn a_list_that_cannot_be_had_is_an_error_and_no_empty_table() {
+    let listed = watchwork(&ScriptedApi::gone(), &["list"]).await;
+    assert_eq!((code(&listed), stdout(&listed)), (4, String::new()));
+}

@@ -1,6 +1,7 @@
 //! An API that says what a test tells it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -55,9 +56,13 @@ impl ScriptedApi {
     /// One that nobody listens for.
     pub(crate) fn gone() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        Self::at(listener.local_addr().unwrap())
+    }
+
+    /// One that somebody else plays.
+    pub(crate) fn at(address: SocketAddr) -> Self {
         Self {
-            address,
+            address: format!("http://{address}"),
             script: Arc::default(),
         }
     }

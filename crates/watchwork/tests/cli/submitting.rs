@@ -1,5 +1,8 @@
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
 use proto::v1::{AttemptResult, ExecutionState};
 
 use crate::scripted_api::{ID, KNOWN_KEY, ScriptedApi, attempt, change, execution};
@@ -121,4 +124,36 @@ async fn a_due_time_is_a_point_or_a_while_from_now() {
     assert_eq!(api.submitted().due_at, None);
     let endless = ["submit", "t", "--in", "584000000000y"];
     assert_eq!(code(&watchwork(&api, &endless).await), 2);
+}
+
+#[tokio::test]
+async fn who_reaches_nobody_is_told_that_nothing_was_handed_in() {
+    let api = ScriptedApi::gone();
+    let refused = watchwork(&api, &["submit", "mail.send"]).await;
+    assert_eq!((code(&refused), stdout(&refused)), (4, String::new()));
+    let told = stderr(&refused);
+    assert!(told.contains(&api.address), "{told}");
+    assert!(told.contains("nothing was handed in"), "{told}");
+}
+
+#[tokio::test]
+async fn whose_answer_was_lost_is_told_that_the_work_may_have_been_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = ScriptedApi::at(listener.local_addr().unwrap());
+    // Takes what comes and goes away without a word.
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut bytes = [0; 4096];
+        for _ in 0..2 {
+            let heard = connection.read(&mut bytes).await;
+            heard.unwrap();
+        }
+        drop((connection, listener));
+    });
+    let lost = watchwork(&api, &["submit", "mail.send"]).await;
+    assert_eq!((code(&lost), stdout(&lost)), (4, String::new()));
+    let told = stderr(&lost);
+    assert!(told.contains(&api.address), "{told}");
+    assert!(told.contains("may or may not have been taken"), "{told}");
+    assert!(told.contains("idempotency key"), "{told}");
 }
