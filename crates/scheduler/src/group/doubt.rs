@@ -51,7 +51,12 @@ impl Group {
                 Ok(Settled::There(there)) if there == row.link.batch => {
                     return self.commit_once_more(windows, batch).await;
                 }
-                Ok(Settled::There(_)) | Err(Error::Deposed { .. }) => return Fate::Deposed,
+                Ok(Settled::There(_)) => return Fate::Deposed,
+                // While nobody else can have the lane. Later the row may have been there, and have gone with
+                // its window.
+                Err(Error::Deposed { .. }) if !self.shared.deadline.has_passed() => {
+                    return Fate::Deposed;
+                }
                 Err(error) => {
                     self.note_database_error(&error);
                     tries += 1;
