@@ -49,6 +49,9 @@ async fn until(deadline: Option<Instant>) {
 fn judge(sight: Sight, has_schedulers: bool, now: Instant) -> Result<(), String> {
     match sight {
         Sight::Never => Err("no scheduler was reached yet".to_owned()),
+        Sight::Refused => Err(
+            "every scheduler refuses this gateway's SERVICE_TOKEN: give all the same".to_owned(),
+        ),
         _ if !has_schedulers => Err("the cluster has no live scheduler".to_owned()),
         Sight::LostAt(at) if now - at >= PATIENCE => Err(format!(
             "no scheduler was reached for {} s",
@@ -67,6 +70,8 @@ mod tests {
         let now = Instant::now();
         assert!(judge(Sight::Never, false, now).is_err());
         assert!(judge(Sight::Clear, false, now).is_err());
+        let refused = judge(Sight::Refused, true, now).unwrap_err();
+        assert!(refused.contains("SERVICE_TOKEN"), "{refused}");
         assert!(judge(Sight::Clear, true, now).is_ok());
         assert!(judge(Sight::LostAt(now), true, now + Duration::from_secs(9)).is_ok());
         assert!(judge(Sight::LostAt(now), true, now + Duration::from_secs(10)).is_err());

@@ -7,7 +7,7 @@ use proto::internal::v1::{WatchClusterRequest, WatchClusterResponse};
 use rand::seq::SliceRandom as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::backoff::Backoff;
 use crate::cluster_view::View;
@@ -35,6 +35,16 @@ pub(crate) enum Sight {
     Clear,
     /// Nobody is, since then.
     LostAt(Instant),
+    /// Every scheduler refuses this gateway's token.
+    Refused,
+}
+
+/// Whether a scheduler took the caller for none of the installation's own.
+fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unauthenticated | Code::PermissionDenied
+    )
 }
 
 /// Follows the cluster and tells everybody.
@@ -85,12 +95,14 @@ impl ViewWatcher {
     /// whether there was one.
     async fn follow_somebody(&mut self) -> bool {
         let candidates = self.candidates().await;
+        let (mut refusals, asked) = (0, candidates.len());
         let mut last_error = "no seed has an address".to_owned();
         for address in candidates {
             let (client, first, stream) = match self.open(&address).await {
                 Ok(opened) => opened,
                 Err(status) => {
                     last_error = format!("{address}: {}", status.message());
+                    refusals += usize::from(is_refusal(&status));
                     tracing::debug!(event = "scheduler_unreachable", address, %status, "next one");
                     continue;
                 }
@@ -101,7 +113,10 @@ impl ViewWatcher {
             drop(client);
             return true;
         }
-        self.say_unreachable(&last_error);
+        match refusals == asked && asked > 0 {
+            true => self.say_refused(&last_error),
+            false => self.say_unreachable(&last_error),
+        }
         false
     }
 
@@ -177,6 +192,16 @@ impl ViewWatcher {
             "new view"
         );
         self.views.send_replace(Arc::new(view));
+    }
+
+    fn say_refused(&mut self, last_error: &str) {
+        if self.sight.send_replace(Sight::Refused) != Sight::Refused {
+            tracing::error!(
+                event = "service_token_refused",
+                last_error,
+                "every scheduler refuses this gateway: give all the same SERVICE_TOKEN"
+            );
+        }
     }
 
     fn say_unreachable(&mut self, last_error: &str) {

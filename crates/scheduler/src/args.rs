@@ -21,7 +21,8 @@ pub struct Args {
     /// A file that holds the database's URL.
     #[arg(long, env = "DATABASE_URL_FILE")]
     pub database_url_file: Option<PathBuf>,
-    /// What gateways and schedulers prove themselves with to each other; at least 16 characters.
+    /// What gateways and schedulers prove themselves with to each other; at least 16 characters, the same for
+    /// all of an installation.
     #[arg(long, env = "SERVICE_TOKEN", hide_env_values = true)]
     pub service_token: Option<String>,
     /// A file that holds the service token.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::household::Household;
+use crate::recurring::Recurring;
 use crate::shared::Shared;
 
 /// How often a follower looks whether there is a leader, and everybody at the windows.
@@ -43,6 +44,10 @@ pub(crate) struct Leader {
     term: Option<(Term, Instant)>,
     /// The installation's lanes are there.
     lanes_made: bool,
+    /// With the lead.
+    trouble: Recurring,
+    /// With the windows.
+    blindness: Recurring,
 }
 
 impl Leader {
@@ -64,6 +69,8 @@ impl Leader {
             cleared: Instant::now(),
             term: None,
             lanes_made: false,
+            trouble: Recurring::default(),
+            blindness: Recurring::default(),
         }
     }
 
@@ -77,11 +84,16 @@ impl Leader {
                 _ = looks.tick() => {}
                 () = shutdown.cancelled() => break,
             }
-            if let Err(error) = within(LIMIT, self.turn()).await {
-                self.step_down(&error.to_string());
+            match within(LIMIT, self.turn()).await {
+                Ok(()) => drop(self.trouble.end()),
+                Err(error) => self.step_down(&error.to_string()),
             }
-            if let Err(error) = look_at_windows(&self.shared).await {
-                tracing::warn!(%error, "the windows can't be read just now");
+            match look_at_windows(&self.shared).await {
+                Ok(()) => drop(self.blindness.end()),
+                Err(error) if self.blindness.is_news(&error.to_string()) => {
+                    tracing::warn!(%error, "the windows can't be read just now");
+                }
+                Err(_) => {}
             }
         }
         if let Some((term, _)) = self.term.take() {
@@ -171,7 +183,10 @@ impl Leader {
     fn step_down(&mut self, reason: &str) {
         match self.term.take() {
             Some(_) => self.note_lost(reason),
-            None => tracing::warn!(reason, "no lead can be won just now"),
+            None if self.trouble.is_news(reason) => {
+                tracing::warn!(reason, "no lead can be won just now");
+            }
+            None => {}
         }
     }
 

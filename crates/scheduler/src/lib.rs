@@ -19,6 +19,7 @@ mod options;
 mod ownership;
 mod peers;
 mod posting;
+mod recurring;
 mod rpc;
 mod seed;
 mod server;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::{Adopted, Input};
+use crate::recurring::Recurring;
 use crate::shared::{Groups, Shared};
 
 /// How often the leases are renewed: a lease outlives two lost renewals.
@@ -23,6 +24,10 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How long the database may take to answer about leases.
 const LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a scheduler of another token waits for those of the last one to come back: an outage, or a restart
+/// of all of them, isn't a change of the token.
+const INSISTS: Duration = Duration::from_secs(30);
 
 /// How long a lane whose take-over failed is left alone.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -54,6 +59,9 @@ pub(crate) struct LaneKeeper {
     said: Option<Micros>,
     /// The database that the leases are in.
     identity: Option<DatabaseIdentity>,
+    trouble: Recurring,
+    /// Since when it has been refused though nobody else lives.
+    alone: Option<Instant>,
 }
 
 struct Arrival {
@@ -84,6 +92,8 @@ impl LaneKeeper {
             renewed: None,
             said: None,
             identity: None,
+            trouble: Recurring::default(),
+            alone: None,
         }
     }
 
@@ -114,15 +124,45 @@ impl LaneKeeper {
     }
 
     async fn look(&mut self) {
-        if let Err(error) = self.try_look().await {
-            if matches!(error, Error::Database { .. }) {
-                self.shared.metrics.db_errors.inc();
-            }
-            tracing::warn!(event = "lease_trouble", %error, "leases can't be kept just now");
+        match self.try_look().await {
+            Ok(()) => self.note_well(),
+            Err(error) => self.note_trouble(&error),
         }
         self.shared
             .metrics
             .note_pool(self.shared.database.pool_use());
+    }
+
+    fn note_trouble(&mut self, error: &Error) {
+        self.alone = match error {
+            Error::OtherToken { others } if others.is_empty() => {
+                self.alone.or_else(|| Some(Instant::now()))
+            }
+            // Others live, or nobody can tell.
+            _ => None,
+        };
+        if matches!(error, Error::Database { .. }) {
+            self.shared.metrics.db_errors.inc();
+        }
+        let told = error.to_string();
+        if self.trouble.is_news(&told) {
+            match error {
+                Error::OtherToken { .. } => {
+                    tracing::error!(event = "service_token_refused", %error, "no lanes are taken");
+                }
+                _ => {
+                    tracing::warn!(event = "lease_trouble", %error, "leases can't be kept just now");
+                }
+            }
+        }
+        self.shared.lease_trouble.send_replace(Some(told));
+    }
+
+    fn note_well(&mut self) {
+        if self.trouble.end() {
+            tracing::info!(event = "lease_trouble_over", "leases are kept again");
+            self.shared.lease_trouble.send_replace(None);
+        }
     }
 
     async fn try_look(&mut self) -> Result<(), Error> {
@@ -141,6 +181,11 @@ impl LaneKeeper {
     }
 
     async fn renew(&mut self) -> Result<(), Error> {
+        // Who holds nothing, or no more, comes in as everybody does.
+        if self.shared.deadline.has_passed() {
+            let insists = self.alone.is_some_and(|since| since.elapsed() >= INSISTS);
+            within(LIMIT, self.leases.admit(&self.claimant, insists)).await?;
+        }
         let sent = Instant::now();
         let renewal = within(LIMIT, self.leases.renew(&self.claimant)).await?;
         self.shared.clock.set(renewal.now, sent);

@@ -8,6 +8,7 @@ use proto::v1::worker_service_server::WorkerServiceServer;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use service::Process;
+use sha2::{Digest, Sha256};
 use store::{Claimant, Database, Installation, Retention, TermHolder, WindowMap, within};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -58,6 +59,7 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
         incarnation: Uuid::new_v4(),
         address: address.clone(),
         lease: args.lane_lease,
+        proof: proof_of(&secrets.service_token),
     };
     let leading = start_leader(&process, &args, &shared, &claimant, installation.lanes);
     let lanes = installation.lanes;
@@ -75,6 +77,12 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
     serve_grpc(&process, shared, groups, secrets.service_token, listener).await?;
     keeping.await.context("the lane keeper failed")?;
     leading.await.context("the leader failed")
+}
+
+/// What tells a token from another, and doesn't tell the token.
+fn proof_of(service_token: &str) -> [u8; 32] {
+    let hash = Sha256::new().chain_update("watchwork service token:");
+    hash.chain_update(service_token).finalize().into()
 }
 
 fn admin_address(process: &Process) -> String {
@@ -111,6 +119,7 @@ fn share(
         id_key: installation.id_key.clone(),
         clock: DatabaseClock::new(),
         deadline: Deadline::passed_already(),
+        lease_trouble: watch::Sender::new(None),
         catalog: Catalog::new(Arc::new(database.clone())),
         sessions: Sessions::new(Arc::clone(bell)),
         windows: watch::Sender::new(Arc::new(WindowMap::default())),
@@ -192,6 +201,16 @@ async fn serve_grpc(
     service::serve_with_drain(router, listener, shutdown, grace).await
 }
 
+/// Whether this scheduler may hold lanes.
+fn coordination(shared: &Shared) -> Result<(), String> {
+    if !shared.deadline.has_passed() {
+        return Ok(());
+    }
+    let trouble = shared.lease_trouble.borrow();
+    let why = trouble.as_deref().unwrap_or("presence can't be written");
+    Err(format!("no lease is held: {why}"))
+}
+
 /// A database that takes longer than this to answer at all is none.
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -208,12 +227,7 @@ async fn watch_health(process: Process, shared: Arc<Shared>) {
             Err(error) => Err(format!("the database doesn't answer: {error}")),
         };
         process.readiness.set("database", database);
-        let lease = if shared.deadline.has_passed() {
-            Err("no lease is held: presence can't be written".to_owned())
-        } else {
-            Ok(())
-        };
-        process.readiness.set("coordination", lease);
+        process.readiness.set("coordination", coordination(&shared));
         let windows = shared.windows.borrow().covers(shared.clock.now().hour());
         let windows = if windows {
             Ok(())

@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) id_key: IdKey,
     pub(crate) clock: DatabaseClock,
     pub(crate) deadline: Deadline,
+    /// Why leases can't be kept just now.
+    pub(crate) lease_trouble: watch::Sender<Option<String>>,
     pub(crate) catalog: Catalog,
     pub(crate) sessions: Sessions,
     pub(crate) windows: watch::Sender<Arc<WindowMap>>,

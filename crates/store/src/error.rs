@@ -53,6 +53,15 @@ pub enum Error {
         /// The lease's epoch.
         epoch: i64,
     },
+    /// The other schedulers prove themselves with another token than this one.
+    #[error(
+        "this scheduler's SERVICE_TOKEN isn't that of the installation's schedulers \
+             (live: {others:?}), so it takes no lanes: give all schedulers and gateways the same; to change it, stop all schedulers first"
+    )]
+    OtherToken {
+        /// The ids of those that live.
+        others: Vec<String>,
+    },
     /// There is no leaf for an hour: no leader has made windows for it.
     #[error("{table} has no window for hour {hour}; a leader makes them ahead: is there one?")]
     NoWindow {

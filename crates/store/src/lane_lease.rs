@@ -24,6 +24,8 @@ pub struct Claimant {
     pub address: String,
     /// How long a lane's lease lasts without renewal.
     pub lease: Duration,
+    /// A hash of what it proves itself to the others with.
+    pub proof: [u8; 32],
 }
 
 impl Claimant {
@@ -96,6 +98,13 @@ impl LeaseKeeper {
 /// A scheduler's leases, on a connection of their own.
 #[async_trait]
 pub trait KeepLeases: Send {
+    /// Lets a scheduler in that proves itself as the others do. The proof of one that `insists` counts from
+    /// here on if no other scheduler has lived, and the last proof wasn't confirmed, for a whole lease.
+    ///
+    /// # Errors
+    /// [`Error::OtherToken`], or the database can't be reached.
+    async fn admit(&mut self, claimant: &Claimant, insists: bool) -> Result<(), Error>;
+
     /// Says that this scheduler lives, and renews its leases.
     ///
     /// # Errors
@@ -130,6 +139,35 @@ pub trait KeepLeases: Send {
 
 #[async_trait]
 impl KeepLeases for LeaseKeeper {
+    async fn admit(&mut self, claimant: &Claimant, insists: bool) -> Result<(), Error> {
+        // The row is locked before it is compared: of two newcomers the second sees the first's.
+        const ADMIT: &str = "insert into service_token as t (proof, confirmed)
+             select sha256(id_key || $1), clock_timestamp() from installation
+             on conflict (only_one) do update
+                 set proof = excluded.proof, confirmed = excluded.confirmed
+                 where t.proof = excluded.proof or ($4
+                     and t.confirmed < clock_timestamp() - $2 * interval '1 microsecond'
+                     and not exists (select from scheduler s where s.id <> $3
+                         and s.seen > clock_timestamp() - $2 * interval '1 microsecond'))";
+        let mut connection = self.0.take().await?;
+        let admit = sqlx::query(ADMIT)
+            .bind(&claimant.proof[..])
+            .bind(micros(claimant.lease))
+            .bind(&claimant.id)
+            .bind(insists)
+            .execute(&mut connection);
+        let admitted = self.0.database.timed("admit", "update", admit).await?;
+        self.0.put_back(connection);
+        if admitted.rows_affected() == 1 {
+            return Ok(());
+        }
+        let living = self.membership(claimant.lease).await?.schedulers;
+        let others = living.into_iter().filter(|(id, _)| *id != claimant.id);
+        Err(Error::OtherToken {
+            others: others.map(|(id, _)| id).collect(),
+        })
+    }
+
     async fn renew(&mut self, claimant: &Claimant) -> Result<Renewal, Error> {
         const PRESENT: &str = "insert into scheduler (id, incarnation, address, seen)
              values ($1, $2, $3, clock_timestamp())

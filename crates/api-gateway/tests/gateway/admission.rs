@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proto::v1::{GetExecutionRequest, SubmitRequest, SubmitResponse};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
@@ -157,6 +159,26 @@ async fn without_a_scheduler_it_is_not_ready_and_says_so() {
     assert!(gateway.process.readiness.check().is_err());
     let failures = gateway.counter("api_auth_failure_total", &["api_key"]);
     assert_eq!(failures, 0.0, "nobody's key is at fault");
+}
+
+#[tokio::test]
+async fn whose_token_every_scheduler_refuses_is_not_ready_and_says_why() {
+    let schedulers = [
+        ScriptedScheduler::start("s1"),
+        ScriptedScheduler::start("s2"),
+    ];
+    let seeds = schedulers.each_ref().map(|scheduler| &*scheduler.address);
+    let gateway = RunningGateway::start_with_token(&seeds, "another-service-token").await;
+    let says_why = async {
+        loop {
+            match gateway.process.readiness.check() {
+                Err(why) if why.contains("refuses this gateway's SERVICE_TOKEN") => return,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    within(says_why).await;
+    gateway.until(ServingStatus::NotServing).await;
 }
 
 /// The status of a call whose message is `bytes` in field 1.

@@ -31,13 +31,18 @@ pub(crate) struct RunningGateway {
 impl RunningGateway {
     /// A gateway that begins with these seeds and may not have found any of them yet.
     pub(crate) async fn start(seeds: &[&str]) -> Self {
+        Self::start_with_token(seeds, SERVICE_TOKEN).await
+    }
+
+    /// One that shows schedulers this token.
+    pub(crate) async fn start_with_token(seeds: &[&str], token: &str) -> Self {
         let seeds = seeds.join(",");
         let args = [
             "api-gateway",
             "--schedulers",
             &seeds,
             "--service-token",
-            SERVICE_TOKEN,
+            token,
         ];
         let settings = Args::try_parse_from(args).unwrap().settings().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

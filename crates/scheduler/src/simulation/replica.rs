@@ -68,6 +68,7 @@ impl Replica {
             incarnation: Uuid::from_u128(u128::from(seed) << 64 | 1),
             address: format!("http://{name}"),
             lease: LANE_LEASE,
+            proof: [0; 32],
         };
         let holder = TermHolder {
             incarnation: claimant.incarnation,
@@ -117,6 +118,7 @@ fn shared(model: &Model, name: &str, link: &Arc<Link>, bell: &Arc<Bell>) -> Arc<
         id_key: IdKey::new(ID_KEY),
         clock: DatabaseClock::new(),
         deadline: Deadline::passed_already(),
+        lease_trouble: watch::Sender::new(None),
         catalog: Catalog::new(Arc::clone(&database)),
         sessions: Sessions::new(Arc::clone(bell)),
         windows: watch::Sender::new(Arc::new(WindowMap::default())),

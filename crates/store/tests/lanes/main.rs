@@ -1,6 +1,7 @@
 //! Lanes on a real PostgreSQL: fences, take-over, windows, and everything through its rows.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should stop")]
 
+mod admission;
 mod fences;
 mod inbox;
 mod keys;

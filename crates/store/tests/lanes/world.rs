@@ -143,6 +143,7 @@ pub(crate) fn scheduler(database: &Database, id: &str) -> (Claimant, LeaseKeeper
         incarnation: Uuid::new_v4(),
         address: "http://127.0.0.1:1".into(),
         lease: Duration::from_secs(60),
+        proof: [1; 32],
     };
     (claimant, LeaseKeeper::new(database.clone()))
 }

@@ -1,0 +1,76 @@
+//! A scheduler joins the cluster that was given other settings than the rest.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster::{Launch, Member, Service};
+use e2e::{Rig, events, submission, until, until_logged};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(15);
+const NAME: &str = "stranger";
+
+/// Gateways and peers would be refused by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_with_another_token_takes_no_lanes_and_says_why() -> Result<()> {
+    let rig = Rig::start(|_| {}).await?;
+    let stranger = stranger(&rig, &[("SERVICE_TOKEN", "not-the-token-of-the-others")]).await?;
+    until_logged(&stranger, ("service_token_refused", 0), SOON).await?;
+    until("its health tells why it isn't ready", SOON, async || {
+        let ready = health(&stranger, "ready").await?;
+        let status = health(&stranger, "status").await?;
+        Ok(ready.0 == 503 && status.1.contains("SERVICE_TOKEN"))
+    })
+    .await?;
+    let id = rig
+        .client
+        .submit(submission("sleep", &json!({"ms": 1})))
+        .await?;
+    rig.client.wait_for(&id).await?;
+    let lanes: i64 = sqlx::query_scalar("select count(*) from lane_lease where holder = $1")
+        .bind(NAME)
+        .fetch_one(rig.ledger.pool())
+        .await?;
+    ensure!(lanes == 0, "it took {lanes} lanes");
+    let told = events(&stranger, "service_token_refused")?.len();
+    ensure!(told == 1, "it said so {told} times");
+    stranger.terminate(SOON).await?;
+    rig.stop().await
+}
+
+/// One more scheduler of the same database, with settings of its own.
+async fn stranger(rig: &Rig, settings: &[(&str, &str)]) -> Result<Member> {
+    let own = std::env::current_exe()?;
+    // Tests lie one folder deeper than binaries.
+    let folder = own.parent().and_then(|folder| folder.parent());
+    let binary: PathBuf = folder.context("tests are below target")?.join("scheduler");
+    let log = rig.cluster.dir().join("logs").join(format!("{NAME}.log"));
+    let env = [
+        ("INSTANCE_ID", NAME),
+        ("METRICS_ADDR", "127.0.0.1:0"),
+        ("LISTEN_ADDR", "127.0.0.1:0"),
+        ("LOG_FORMAT", "json"),
+        ("DATABASE_URL", rig.cluster.database_url()),
+        ("LANE_LEASE", "5s"),
+    ];
+    let env = env.iter().chain(settings);
+    let env = env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    fs::create_dir_all(rig.cluster.dir().join("logs"))?;
+    Member::start(Launch {
+        service: Service::Scheduler,
+        instance: NAME.to_owned(),
+        binary,
+        env: env.collect(),
+        log,
+        deadline: SOON,
+    })
+    .await
+}
+
+async fn health(member: &Member, of: &str) -> Result<(u16, String)> {
+    let url = format!("http://{}/health/{of}", member.admin_address());
+    let answer = reqwest::get(url).await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
