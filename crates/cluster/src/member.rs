@@ -131,6 +131,12 @@ impl Member {
         self.run().status().is_none()
     }
 
+    /// How its process ended; none while it runs.
+    #[must_use]
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.run().status()
+    }
+
     /// `kill -9` of the process alone, as a crash would end it. Does nothing if it ended already.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod postmaster;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
@@ -123,6 +124,21 @@ impl Postgres {
     #[must_use]
     pub fn maintenance_url(&self) -> String {
         self.url(MAINTENANCE)
+    }
+
+    /// How the server ended by itself; none while it runs, and once it was stopped.
+    ///
+    /// # Errors
+    /// The system refuses to tell.
+    pub fn ended(&self) -> Result<Option<ExitStatus>> {
+        let mut postmaster = self.postmaster();
+        postmaster.as_mut().map_or(Ok(None), Postmaster::status)
+    }
+
+    /// Its log, with that of earlier runs.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Makes a database and tells its URL; one that exists stays as it is.

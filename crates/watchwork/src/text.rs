@@ -1,6 +1,8 @@
 //! How values look to people.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -64,6 +66,21 @@ pub(crate) fn time_of_day() -> String {
 /// A proto enum's name without its prefix: `SUCCEEDED`.
 pub(crate) fn short_name<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)
+}
+
+/// That a process ended, what it said last, and where the rest is.
+pub(crate) fn end_of(process: &str, status: &str, log: &Path) -> String {
+    let said = fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    let last = last.map_or_else(
+        || "it said nothing".to_owned(),
+        |line| format!("its last line: {}", one_line(line, 300)),
+    );
+    format!(
+        "{process} ended ({status}); {last}; its log: {}",
+        log.display()
+    )
 }
 
 /// Text on one line, cut after `most` characters.

@@ -65,6 +65,14 @@ impl Postmaster {
         Ok(())
     }
 
+    /// How it ended; none while it runs.
+    ///
+    /// # Errors
+    /// The system refuses to tell.
+    pub(super) fn status(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("can't look at PostgreSQL")
+    }
+
     /// Ends it in order, as far as it lets itself be.
     pub(super) fn stop(&mut self) -> Result<()> {
         for (signal, deadline) in STEPS {

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::DevArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::text;
 
@@ -26,9 +26,12 @@ pub(crate) async fn dev(output: &Output, args: DevArgs) -> Result<(), Failure> {
     starting.finish_and_clear();
     let cluster = cluster?;
     announce(output, &cluster)?;
-    tokio::select! {
-        () = stop.next() => {}
-        () = tell_of_deaths(&cluster) => {}
+    let lost = tokio::select! {
+        () = stop.next() => None,
+        lost = look_after(&cluster) => Some(lost),
+    };
+    if let Some(lost) = &lost {
+        eprintln!("watchwork: {}; everything else is stopped", lost.message);
     }
     let stopping = spinner("stopping; Ctrl-C again kills");
     let stopped = tokio::select! {
@@ -37,22 +40,42 @@ pub(crate) async fn dev(output: &Output, args: DevArgs) -> Result<(), Failure> {
         () = stop.next() => Ok(()),
     };
     stopping.finish_and_clear();
-    stopped
+    match lost {
+        // How the rest went without it tells nothing more.
+        Some(lost) => Err(Failure::new(lost.kind, "")),
+        None => stopped,
+    }
 }
 
-/// Says once of each process that it ended, since nobody starts it again here.
-async fn tell_of_deaths(cluster: &Cluster) {
+/// Says once of each process that it ended, since nobody starts it again here. Ends with the database, without
+/// which nothing works.
+async fn look_after(cluster: &Cluster) -> Failure {
     let mut told = HashSet::new();
     loop {
+        if let Some(lost) = lost_database(cluster) {
+            return lost;
+        }
         for member in cluster.members() {
-            let instance = member.instance().to_owned();
-            if !member.alive() && told.insert(instance) {
-                let (instance, log) = (member.instance(), member.log().display());
-                eprintln!("{instance} ended; the others go on. Its log: {log}");
+            if let Some(status) = member.ended()
+                && told.insert(member.instance().to_owned())
+            {
+                let end = text::end_of(member.instance(), &status.to_string(), member.log());
+                eprintln!("watchwork: {end}; the others go on");
             }
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Why there is no database any more.
+fn lost_database(cluster: &Cluster) -> Option<Failure> {
+    let postgres = cluster.postgres()?;
+    let what = match postgres.ended() {
+        Ok(None) => return None,
+        Ok(Some(status)) => text::end_of("PostgreSQL", &status.to_string(), postgres.log()),
+        Err(error) => format!("{error:#}"),
+    };
+    Some(Failure::new(Kind::Failed, what))
 }
 
 fn options(args: &DevArgs) -> Options {
