@@ -65,10 +65,21 @@ pub(crate) struct Session {
     /// Microseconds after `begin` at which something may be asked back again.
     take_back_at: AtomicU64,
     outbound: Mutex<Option<(u64, Outbound)>>,
+    /// Where its last stream came from, for people.
+    address: Mutex<String>,
     bell: Arc<Bell>,
 }
 
 impl Session {
+    pub(crate) fn address(&self) -> String {
+        let address = self.address.lock();
+        address.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note_address(&self, address: String) {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
     /// How many more tasks it takes from a group now; none while it isn't connected, and none once its
     /// lease has run out: one that hangs keeps its connection, and would be handed what was just taken
     /// from it.
@@ -311,6 +322,7 @@ impl Sessions {
             demand: Demand::new(slots, self.bell.groups()),
             take_back_at: AtomicU64::new(0),
             outbound: Mutex::default(),
+            address: Mutex::default(),
             bell: Arc::clone(&self.bell),
         });
         session.renew(lease);
@@ -322,6 +334,16 @@ impl Sessions {
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         let sessions = self.lock();
         sessions.values().cloned().collect()
+    }
+
+    /// Another process that calls itself like this one, if one is connected.
+    pub(crate) fn namesake(&self, session: &Arc<Session>) -> Option<Arc<Session>> {
+        let is_namesake = |other: &Arc<Session>| {
+            !Arc::ptr_eq(other, session)
+                && other.worker_id == session.worker_id
+                && other.capabilities.tenant == session.capabilities.tenant
+        };
+        self.connected().into_iter().find(is_namesake)
     }
 
     /// Those that tasks can be sent to.
@@ -386,6 +408,37 @@ mod tests {
         assert!(session.try_take(0).is_none(), "it is the other's turn");
         session.set_wanted(0, true);
         assert!(session.try_take(1).is_some());
+    }
+
+    #[test]
+    fn processes_of_one_name_are_two_workers_that_are_known_as_namesakes() {
+        let sessions = Sessions::new(Arc::new(Bell::new(1)));
+        let (outbound, _receiver) = mpsc::unbounded_channel();
+        let open = |incarnation, tenant| {
+            let (types, queues) = (FxHashSet::default(), FxHashSet::default());
+            let capabilities = Capabilities {
+                tenant,
+                types,
+                queues,
+            };
+            let lease = Duration::from_secs(60);
+            let session = sessions.open("w", [incarnation; 16], (capabilities, 4), lease);
+            session.attach(u64::from(incarnation), outbound.clone());
+            session
+        };
+        let first = open(1, 0);
+        assert!(sessions.namesake(&first).is_none());
+        assert!(
+            Arc::ptr_eq(&first, &open(1, 0)),
+            "its next stream is its own"
+        );
+        let _of_a_tenant = open(3, 7);
+        assert!(sessions.namesake(&first).is_none(), "another tenant's");
+        let second = open(2, 0);
+        let namesake = sessions.namesake(&second).unwrap();
+        assert!(Arc::ptr_eq(&namesake, &first));
+        first.detach(1);
+        assert!(sessions.namesake(&second).is_none(), "it was restarted");
     }
 
     #[test]

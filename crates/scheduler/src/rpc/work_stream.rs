@@ -105,6 +105,22 @@ impl WorkStream {
         );
     }
 
+    /// Notes where the stream comes from. Two processes of one name are two workers, each with what it holds;
+    /// but whoever looks for one finds the other, so people are told.
+    pub(crate) fn introduce(&self, address: String) {
+        self.session.note_address(address);
+        let Some(other) = self.shared.sessions.namesake(&self.session) else {
+            return;
+        };
+        tracing::warn!(
+            event = "worker_id_shared",
+            worker_id = &*self.session.worker_id,
+            address = self.session.address(),
+            other_address = other.address(),
+            "two workers call themselves alike: give each its own WORKER_ID"
+        );
+    }
+
     /// Serves the stream until it ends.
     pub(crate) async fn serve(
         mut self,

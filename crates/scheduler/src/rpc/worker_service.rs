@@ -40,6 +40,8 @@ impl WorkerService for WorkerApi {
         request: Request<Streaming<WorkRequest>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
         let tenant = check_worker(&self.shared.catalog, &request).await?;
+        let address = request.remote_addr();
+        let address = address.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
         let mut requests = request.into_inner();
         let hello = hello_of(requests.message().await?)?;
         let (outbound, responses) = mpsc::unbounded_channel();
@@ -50,6 +52,7 @@ impl WorkerService for WorkerApi {
             outbound,
         )
         .await?;
+        stream.introduce(address);
         tokio::spawn(stream.serve(requests, self.shutdown.clone()));
         let responses: Responses = UnboundedReceiverStream::new(responses);
         let ended = self.shutdown.clone().cancelled_owned();
