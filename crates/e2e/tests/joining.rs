@@ -40,6 +40,39 @@ async fn a_scheduler_with_another_token_takes_no_lanes_and_says_why() -> Result<
     rig.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_with_another_seed_or_number_of_lanes_says_so() -> Result<()> {
+    let rig = Rig::start(|_| {}).await?;
+    let seed = rig.cluster.dir().join("other-seed.yaml");
+    let yaml = "tenants: [{name: demo, max_depth: 7, queues: [{name: checks, strict: true}]}]";
+    fs::write(&seed, yaml)?;
+    let seed = seed.display().to_string();
+    let token = rig.cluster.service_token();
+    let settings = [
+        ("SERVICE_TOKEN", token),
+        ("LANES", "5"),
+        ("SEED_FILE", &*seed),
+    ];
+    let stranger = stranger(&rig, &settings).await?;
+    let lanes = events(&stranger, "lanes_differ")?;
+    ensure!(
+        lanes.len() == 1 && lanes[0]["context"]["lanes"] == 5,
+        "{lanes:?}"
+    );
+    let seeds = events(&stranger, "seed_differs")?;
+    let differences = &seeds.first().context("it says so")?["context"]["differences"];
+    let expected = "tenant demo: max_depth; queue demo/checks: strict";
+    ensure!(seeds.len() == 1 && differences == expected, "{seeds:?}");
+    for member in rig.cluster.members() {
+        for event in ["lanes_differ", "seed_differs"] {
+            let said = events(&member, event)?;
+            ensure!(said.is_empty(), "{}: {said:?}", member.instance());
+        }
+    }
+    stranger.terminate(SOON).await?;
+    rig.stop().await
+}
+
 /// One more scheduler of the same database, with settings of its own.
 async fn stranger(rig: &Rig, settings: &[(&str, &str)]) -> Result<Member> {
     let own = std::env::current_exe()?;

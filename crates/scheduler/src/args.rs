@@ -31,9 +31,9 @@ pub struct Args {
     /// Tenants, queues and keys to be made at the start, as YAML (docs/seed.md); what exists stays.
     #[arg(long, env = "SEED_FILE")]
     pub seed_file: Option<PathBuf>,
-    /// How many lanes a new installation gets: 1 to 4096. An existing one keeps its own.
-    #[arg(long, env = "LANES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub lanes: u16,
+    /// How many lanes a new installation gets: 1 to 4096, 64 if not said. An existing one keeps its own.
+    #[arg(long, env = "LANES", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub lanes: Option<u16>,
     /// How many writers share the lanes of this scheduler, each with a connection of its own: 1 to 16.
     #[arg(long, env = "LANE_GROUPS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub lane_groups: u16,

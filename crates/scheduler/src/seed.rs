@@ -5,7 +5,7 @@ use anyhow::{Context, ensure};
 use domain::{LaneId, limits};
 use proto::internal::v1::KeyScope;
 use serde::Deserialize;
-use store::{ApiKey, Database, QueueOptions};
+use store::{ApiKey, Database, KnowNames, QueueOptions};
 
 use crate::credentials::ShownKey;
 
@@ -75,6 +75,35 @@ impl Seed {
             .with_context(|| format!("SEED_FILE {} is not a seed", path.display()))
     }
 
+    /// Where what is there isn't what the seed says.
+    pub(crate) async fn differences(&self, database: &Database) -> anyhow::Result<Vec<String>> {
+        let mut tenants = Vec::new();
+        for tenant in &self.tenants {
+            let number = database.ensure_tenant_with(&tenant.name, tenant.max_depth);
+            tenants.push((tenant, number.await?));
+        }
+        let options = database.options().await?;
+        let mut differences = Vec::new();
+        for (tenant, number) in tenants {
+            let name = &tenant.name;
+            if options.tenant_depths.get(&number).copied() != tenant.max_depth {
+                differences.push(format!("tenant {name}: max_depth"));
+            }
+            for queue in &tenant.queues {
+                if let Some(found) = database.queue_by_name(number, &queue.name).await? {
+                    let set = options.queues.get(&found.number).copied();
+                    let differing = queue.differs_from(found.lanes.len(), set.unwrap_or_default());
+                    let differing = differing.into_iter();
+                    differences
+                        .extend(differing.map(|it| format!("queue {name}/{}: {it}", queue.name)));
+                }
+            }
+            differences.extend(differing_keys(&tenant.keys, number, database).await?);
+        }
+        differences.extend(differing_keys(&self.workers, 0, database).await?);
+        Ok(differences)
+    }
+
     /// Makes what is missing; what exists stays.
     pub(crate) async fn plant(&self, database: &Database, lanes: u16) -> anyhow::Result<()> {
         for tenant in &self.tenants {
@@ -105,6 +134,42 @@ impl Seed {
         }
         Ok(())
     }
+}
+
+impl SeedQueue {
+    /// Which options of a queue that lives in so many lanes aren't what the seed says.
+    fn differs_from(&self, lanes: usize, set: QueueOptions) -> Vec<&'static str> {
+        let compared = [
+            ("slices", usize::from(self.slices) != lanes),
+            ("strict", self.strict != set.strict),
+            ("max_depth", self.max_depth != set.max_depth),
+            ("failures_hours", self.failures_hours != set.failures_hours),
+        ];
+        let differing = compared.into_iter().filter(|(_, differs)| *differs);
+        differing.map(|(name, _)| name).collect()
+    }
+}
+
+/// The keys of a tenant that exist with another secret, tenant or scopes.
+async fn differing_keys(
+    keys: &[SeedKey],
+    tenant: i32,
+    database: &Database,
+) -> anyhow::Result<Vec<String>> {
+    let mut differing = Vec::new();
+    for key in keys {
+        let said = key.stored(tenant)?;
+        let Some(found) = database.key(&said.id).await? else {
+            continue;
+        };
+        let same = found.secret_sha256 == said.secret_sha256
+            && found.tenant == said.tenant
+            && found.scopes == said.scopes;
+        if !same {
+            differing.push(format!("key {}: secret, tenant or scopes", said.id));
+        }
+    }
+    Ok(differing)
 }
 
 impl SeedKey {
@@ -141,6 +206,24 @@ fn lanes_of(tenant: i32, queue: &str, slices: u16, lanes: u16) -> Vec<LaneId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_from_a_queue_that_is_there_is_named() {
+        let yaml = "{name: orders, slices: 4, max_depth: 10}";
+        let queue: SeedQueue = serde_yaml_ng::from_str(yaml).unwrap();
+        let set = QueueOptions {
+            max_depth: Some(10),
+            ..QueueOptions::default()
+        };
+        assert_eq!(queue.differs_from(4, set), [""; 0]);
+        let set = QueueOptions {
+            strict: true,
+            failures_hours: Some(1),
+            ..QueueOptions::default()
+        };
+        let all = ["slices", "strict", "max_depth", "failures_hours"];
+        assert_eq!(queue.differs_from(1, set), all);
+    }
 
     #[test]
     fn slices_lie_on_different_lanes_and_in_both_halves() {

@@ -89,6 +89,9 @@ fn admin_address(process: &Process) -> String {
     format!("127.0.0.1:{}", process.admin_addr.port())
 }
 
+/// How many lanes a new installation gets if nobody says.
+const LANES: u16 = 64;
+
 async fn open_database(
     process: &Process,
     args: &Args,
@@ -98,13 +101,35 @@ async fn open_database(
     let database = Database::connect(&secrets.database_url, u32::from(args.database_pool), times)
         .await
         .context("DATABASE_URL: the database can't be opened")?;
-    let installation = database.install(args.lanes, rand::random()).await?;
+    let lanes = args.lanes.unwrap_or(LANES);
+    let installation = database.install(lanes, rand::random()).await?;
+    if args.lanes.is_some_and(|lanes| lanes != installation.lanes) {
+        let installed = installation.lanes;
+        tracing::warn!(
+            event = "lanes_differ",
+            lanes,
+            installed,
+            "LANES isn't what the database was installed with, which counts and can't be changed"
+        );
+    }
     if let Some(path) = &args.seed_file {
-        Seed::read(path)?
-            .plant(&database, installation.lanes)
-            .await?;
+        plant(&Seed::read(path)?, &database, installation.lanes).await?;
     }
     Ok((database, installation))
+}
+
+async fn plant(seed: &Seed, database: &Database, lanes: u16) -> anyhow::Result<()> {
+    let differences = seed.differences(database).await?;
+    if !differences.is_empty() {
+        let differences = differences.join("; ");
+        tracing::warn!(
+            event = "seed_differs",
+            differences,
+            "SEED_FILE says otherwise than what is there: keys are replaced, all else stays as it is; do \
+             all schedulers have the same?"
+        );
+    }
+    seed.plant(database, lanes).await
 }
 
 fn share(
