@@ -1,4 +1,4 @@
-//! A scheduler joins the cluster that was given other settings than the rest.
+//! A process joins the cluster that was given other settings than the rest, or somebody's name.
 
 use std::fs;
 use std::path::PathBuf;
@@ -73,30 +73,75 @@ async fn a_scheduler_with_another_seed_or_number_of_lanes_says_so() -> Result<()
     rig.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_of_one_name_are_told_of_and_both_work() -> Result<()> {
+    let rig = Rig::start(|options| options.workers = 1).await?;
+    let schedulers = rig.cluster.urls(Service::Scheduler).join(",");
+    let settings = [
+        ("WORKER_ID", "worker-1"),
+        ("WORKER_KEY", rig.cluster.worker_key()),
+        ("SCHEDULERS", &*schedulers),
+        ("SLOTS", "4"),
+    ];
+    let namesake = join(&rig, Service::Worker, &settings).await?;
+    for scheduler in rig.cluster.members() {
+        if scheduler.service() == Service::Scheduler {
+            until_logged(&scheduler, ("worker_id_shared", 0), SOON).await?;
+            let told = events(&scheduler, "worker_id_shared")?;
+            let context = &told[0]["context"];
+            let named = [&context["address"], &context["other_address"]];
+            ensure!(
+                named
+                    .iter()
+                    .all(|it| it.as_str().is_some_and(|it| it.contains(':'))),
+                "{told:?}"
+            );
+        }
+    }
+    let work = (0..200).map(|_| submission("sleep", &json!({"ms": 5})));
+    for id in rig.client.submit_batch(work.collect()).await? {
+        let id = id.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        let done = rig.client.wait_for(&id).await?;
+        ensure!(done.attempts.len() == 1, "{done:?}");
+    }
+    namesake.terminate(SOON).await?;
+    rig.stop().await
+}
+
 /// One more scheduler of the same database, with settings of its own.
 async fn stranger(rig: &Rig, settings: &[(&str, &str)]) -> Result<Member> {
-    let own = std::env::current_exe()?;
-    // Tests lie one folder deeper than binaries.
-    let folder = own.parent().and_then(|folder| folder.parent());
-    let binary: PathBuf = folder.context("tests are below target")?.join("scheduler");
-    let log = rig.cluster.dir().join("logs").join(format!("{NAME}.log"));
-    let env = [
-        ("INSTANCE_ID", NAME),
-        ("METRICS_ADDR", "127.0.0.1:0"),
+    let own = [
         ("LISTEN_ADDR", "127.0.0.1:0"),
-        ("LOG_FORMAT", "json"),
         ("DATABASE_URL", rig.cluster.database_url()),
         ("LANE_LEASE", "5s"),
     ];
-    let env = env.iter().chain(settings);
+    let settings = [&own[..], settings].concat();
+    join(rig, Service::Scheduler, &settings).await
+}
+
+/// One more process.
+async fn join(rig: &Rig, service: Service, settings: &[(&str, &str)]) -> Result<Member> {
+    let own = std::env::current_exe()?;
+    // Tests lie one folder deeper than binaries.
+    let folder = own.parent().and_then(|folder| folder.parent());
+    let folder: PathBuf = folder.context("tests are below target")?.to_owned();
+    let common = [
+        ("INSTANCE_ID", NAME),
+        ("METRICS_ADDR", "127.0.0.1:0"),
+        ("LOG_FORMAT", "json"),
+    ];
+    let env = common.iter().chain(settings);
     let env = env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    fs::create_dir_all(rig.cluster.dir().join("logs"))?;
+    let binary = match service {
+        Service::Worker => "worker",
+        _ => "scheduler",
+    };
     Member::start(Launch {
-        service: Service::Scheduler,
+        service,
         instance: NAME.to_owned(),
-        binary,
+        binary: folder.join(binary),
         env: env.collect(),
-        log,
+        log: rig.cluster.dir().join("logs").join(format!("{NAME}.log")),
         deadline: SOON,
     })
     .await
