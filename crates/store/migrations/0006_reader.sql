@@ -21,7 +21,11 @@ begin
     end;
     begin
         if not pg_has_role(current_user, 'watchwork_reader', may_be) then
-            execute format('grant watchwork_reader to %I', current_user);
+            begin
+                execute format('grant watchwork_reader to %I', current_user);
+            exception
+                when unique_violation or internal_error then null;       -- for another database, just now
+            end;
         end if;
         if not has_schema_privilege('watchwork_reader', current_schema(), 'usage') then
             execute format('grant usage on schema %I to watchwork_reader', current_schema());
