@@ -53,6 +53,10 @@ pub struct Args {
     /// How far ahead due entries are read into memory.
     #[arg(long, env = "DUE_HORIZON", default_value = "10m", value_parser = humantime::parse_duration)]
     pub due_horizon: Duration,
+    /// How many executions wait in memory, at least 100: what is accepted beyond that is read again from its table
+    /// before its turn comes. Those that were accepted together for one line count as one.
+    #[arg(long, env = "WAITING_IN_MEMORY", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(100..))]
+    pub waiting_in_memory: u32,
     /// Connections for reads and slow changes, beside those of the writers; as many again for tenants' reads.
     #[arg(long, env = "DATABASE_POOL", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub database_pool: u16,
@@ -71,6 +75,11 @@ impl Args {
     /// Whole hours of retention.
     pub(crate) fn retention_hours(&self) -> i32 {
         i32::try_from(self.retention.as_secs() / 3_600).unwrap_or(i32::MAX)
+    }
+
+    /// What waits in the memory of one lane group.
+    pub(crate) fn waiting_share(&self) -> usize {
+        self.waiting_in_memory as usize / usize::from(self.lane_groups)
     }
 
     /// Reads the secrets and refuses what contradicts itself.

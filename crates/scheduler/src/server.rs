@@ -153,6 +153,7 @@ fn share(
         spans: process.spans.clone(),
         worker_lease: args.worker_lease,
         due_horizon: args.due_horizon,
+        waiting_share: args.waiting_share(),
         database: Arc::new(database),
         #[cfg(test)]
         witness: None,

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) spans: SpanSink,
     pub(crate) worker_lease: Duration,
     pub(crate) due_horizon: Duration,
+    /// How many runs of what waits each lane group keeps in memory.
+    pub(crate) waiting_share: usize,
     /// Sees every lane after every row.
     #[cfg(test)]
     pub(crate) witness: Option<crate::simulation::Witness>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::lane::{Class, DueMark, TimedEntry, Wait};
+use domain::lane::{Class, DueMark, Span, StoredPage, TimedEntry, Wait};
 use domain::{Budgets, ExecutionState, Hour, LaneId, Micros, Priority};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -217,6 +217,19 @@ pub trait ReadExecutions: Send + Sync {
         what: (&[u64], u64),
     ) -> Result<Vec<(u64, Head)>, Error>;
 
+    /// The executions of a class in a span of numbers that were accepted for at once, whatever became of them.
+    /// Looks at so many rows of the span, of whichever class: so there may be more of them.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn stored(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        what: (Class, Span),
+        rows: usize,
+    ) -> Result<StoredPage, Error>;
+
     /// One execution of a tenant with its attempts, by where its id says it is.
     ///
     /// # Errors
@@ -292,6 +305,45 @@ impl ReadExecutions for Database {
             }
         }
         Ok(Vec::new())
+    }
+
+    async fn stored(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        (class, span): (Class, Span),
+        rows: usize,
+    ) -> Result<StoredPage, Error> {
+        let leaves = windows.leaves(Table::Execution, span.since.hour(), span.until.hour());
+        let tables: Vec<&str> = leaves.chain(Table::Execution.kept()).collect();
+        let statement = sqlx::query_as(AssertSqlSafe(stored_sql(&tables)))
+            .bind(number(lane))
+            .bind(as_stored(span.from))
+            .bind(as_stored(span.to))
+            .bind(class.tenant)
+            .bind(class.queue)
+            .bind(class.priority as i16)
+            .bind(class.job_type)
+            .bind(as_stored(rows.max(1) as u64))
+            .fetch_all(&self.pool);
+        let found: Vec<(i64, Option<Timestamp>)> =
+            self.timed("execution_stored", "select", statement).await?;
+        let (mut page, mut upto) = (Vec::with_capacity(found.len()), span.to);
+        for (seq, at) in found {
+            let seq = u64::try_from(seq).unwrap_or(0);
+            match at {
+                Some(at) => page.push((seq, at.0)),
+                None => upto = seq,
+            }
+        }
+        // What is carried over from a window that is still there comes twice.
+        page.sort_unstable();
+        page.dedup();
+        Ok(StoredPage {
+            from: span.from,
+            upto,
+            found: page,
+        })
     }
 
     async fn execution(
@@ -381,6 +433,28 @@ fn heads_sql(leaf: &str) -> String {
                  select * from {leaf} e where e.lane = $1 and e.seq = s.seq and e.win = $2 offset 0
              ) e
          ) e where e.before < $4"
+    )
+}
+
+/// Reads the executions of a class in a span of numbers ($2 to $3), walking the primary key of each table that they
+/// may be in for $8 rows in all; in one statement, since a window may go meanwhile. Where there may be more rows,
+/// the last of the result is the last that was looked at, and has no time.
+fn stored_sql(tables: &[&str]) -> String {
+    let table = |table: &&str| {
+        format!(
+            "(select seq, at, tenant = $4 and queue = $5 and priority = $6 and job_type = $7
+                 and due_at is null as own
+             from {table} where lane = $1 and seq >= $2 and seq <= $3 order by seq limit $8)"
+        )
+    };
+    let tables: Vec<String> = tables.iter().map(table).collect();
+    format!(
+        "with looked_at as materialized (
+             select * from ({}) e order by seq limit $8
+         )
+         select seq, at from looked_at where own
+         union all select max(seq), null from looked_at having count(*) = $8",
+        tables.join(" union all ")
     )
 }
 
@@ -522,5 +596,30 @@ mod tests {
         let plan = plans.of(types, &heads_sql(leaf), arguments).await;
         let probe = "Index Cond: ((lane = $1) AND (seq = s.seq) AND (win = $2))";
         assert!(plan.contains(probe), "{plan}");
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_its_table_is_read_along_the_primary_key() {
+        let plans = Plans::new().await;
+        let hour = plans.term.now().hour();
+        let leaf = plans.windows.leaf(Table::Execution, hour).unwrap();
+        let sql = stored_sql(&[leaf, "kept_execution"]);
+        let types = "int2, int8, int8, int4, int4, int2, int4, int8";
+        let arguments = "1::int2, 1, 1000000, 1, 1, 1::int2, 1, 2000";
+        let fill = "set statement_timeout = 0;
+            insert into execution (win, lane, seq, tenant, queue, job_type, priority, at, timeout_us,
+                retry_policy, payload)
+            select {win}, n % 64, n, 1, n % 5, 1, 3, now(), 1, 1, '' from generate_series(1, 100000) n;
+            analyze execution;";
+        for fill in ["", fill] {
+            let fill = fill.replace("{win}", &hour.0.to_string());
+            plans.execute(&fill).await;
+            let plan = plans.of(types, &sql, arguments).await;
+            let count = |what: &str| plan.matches(what).count();
+            assert_eq!(count("Index Scan using"), 2, "{plan}");
+            let probe = "Index Cond: ((lane = $1) AND (seq >= $2) AND (seq <= $3))";
+            assert_eq!(count(probe), 2, "{plan}");
+            assert_eq!(count("Seq Scan"), 0, "{plan}");
+        }
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::{
     Accepted, Cancelled, Claimed, Delta, DueMark, Lane, LineTotals, Received, Row, RowKind, Run,
-    Running, Timed, TimedEntry, Totals, Wait, WaitingSet,
+    Running, Stored, Timed, TimedEntry, Totals, Wait, WaitingSet,
 };
 use crate::{Budgets, ExecutionId, FinalState, LaneId, Priority};
 
@@ -77,6 +77,10 @@ impl Lane {
         }
         for claimed in &row.delta.claimed {
             self.apply_claimed(row, claimed)?;
+        }
+        for recalled in &row.delta.recalled {
+            let recall = self.waiting.recall(recalled);
+            recall.map_err(|misread| self.misfit(row, misread.to_string()))?;
         }
         self.apply_marks(row)?;
         self.apply_place(row)
@@ -203,6 +207,10 @@ impl Lane {
                 *self.waiting_for_time(&entry.split().1) -= 1;
                 entry.mark > self.due_read && self.skipped.insert(entry.mark)
             }
+            Cancelled::Stored { seq, class } => {
+                self.line(class.queue, class.priority).removed += 1;
+                self.waiting.remove_stored(class, seq)
+            }
             Cancelled::Running(seq) => {
                 let running = self.running.get_mut(&seq);
                 running.map(|running| running.cancelled = true).is_some()
@@ -256,19 +264,25 @@ impl Lane {
             class,
             first,
             count,
+            stored,
         } = *accepted;
         if first < self.next_seq || first + u64::from(count) > row.next_seq {
             return Err(self.misfit(row, format!("{count} from {first} lie outside its numbers")));
         }
-        let (home, enqueued) = (row.at.hour(), row.at);
-        let run = Run {
-            first,
-            count,
-            home,
-            enqueued,
-            budgets: Budgets::default(),
-        };
-        self.waiting.push_back(class, run);
+        if stored {
+            let stored = Stored::new(first, count, row.at);
+            self.waiting.push_stored(class, stored);
+        } else {
+            let (home, enqueued) = (row.at.hour(), row.at);
+            let run = Run {
+                first,
+                count,
+                home,
+                enqueued,
+                budgets: Budgets::default(),
+            };
+            self.waiting.push_back(class, run);
+        }
         self.line(class.queue, class.priority).enqueued += u64::from(count);
         self.totals.submitted += u64::from(count);
         Ok(())

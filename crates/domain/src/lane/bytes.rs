@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Class, CodecError, DueMark, TimedEntry, Wait};
+use super::{Class, CodecError, DueMark, Run, TimedEntry, Wait};
 use crate::{Budgets, FinalState, Hour, HourRange, Micros, Priority};
 
 /// The distinct values of a row, sorted; each is written once and named by its place.
@@ -114,6 +114,14 @@ impl Writer {
         self.signed(i64::from(entry.home.0));
         self.budgets(entry.budgets);
         self.unsigned(entry.wait as u64);
+    }
+
+    pub(super) fn run(&mut self, run: &Run) {
+        self.step(run.first);
+        self.unsigned(u64::from(run.count));
+        self.signed(i64::from(run.home.0));
+        self.signed(run.enqueued.0);
+        self.budgets(run.budgets);
     }
 }
 
@@ -279,6 +287,16 @@ impl<'a> Reader<'a> {
             home: Hour(self.number()?),
             budgets: self.budgets()?,
             wait: self.wait()?,
+        })
+    }
+
+    pub(super) fn run(&mut self) -> Result<Run, CodecError> {
+        Ok(Run {
+            first: self.step()?,
+            count: self.small()?,
+            home: Hour(self.number()?),
+            enqueued: Micros(self.signed()?),
+            budgets: self.budgets()?,
         })
     }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::bytes::{Dictionary, Reader, Writer, pick};
 use super::{
-    Accepted, Cancelled, Claimed, Class, Closed, DatabaseIdentity, Delta, InboxMark, Received,
-    Requeued, Retried, RowKind,
+    Accepted, Cancelled, Claimed, Class, Closed, DatabaseIdentity, Delta, InboxMark, Recalled,
+    Received, Requeued, Retried, RowKind,
 };
 use crate::{Hour, Micros};
 
 /// The version that is written. A rolling upgrade writes the lowest one that a live replica reads.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 
 /// Bytes that are no delta of a version that this program reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -87,6 +87,7 @@ impl Delta {
             out.unsigned(classes.place(&accepted.class));
             out.step(accepted.first);
             out.unsigned(u64::from(accepted.count));
+            out.unsigned(u64::from(accepted.stored));
         });
         out.list(&self.received, |out, received| {
             out.unsigned(classes.place(&received.class));
@@ -99,6 +100,11 @@ impl Delta {
             out.unsigned(workers.place(&&*claimed.worker));
             out.step(claimed.first);
             out.unsigned(u64::from(claimed.count));
+        });
+        out.list(&self.recalled, |out, recalled| {
+            out.unsigned(classes.place(&recalled.class));
+            out.list(&recalled.runs, Writer::run);
+            out.unsigned(recalled.upto);
         });
         out.optional(self.kept_until, |out, hour| out.signed(i64::from(hour.0)));
         out.optional_range(self.closing);
@@ -135,6 +141,7 @@ impl Delta {
             received: input.since_2(|input| input.list(|input| input.received(&classes)))?,
             inbox_read: input.since_2(|input| input.optional(Reader::inbox_mark))?,
             claimed: input.list(|input| input.claimed(&classes, &workers))?,
+            recalled: input.since_3(|input| input.list(|input| input.recalled(&classes)))?,
             kept_until: input.since_2(|input| input.optional(|input| Ok(Hour(input.number()?))))?,
             closing: input.since_2(Reader::optional_range)?,
             let_go: input.since_2(Reader::optional_range)?,
@@ -154,18 +161,20 @@ impl Delta {
             .cancelled
             .iter()
             .filter_map(|cancelled| match cancelled {
-                Cancelled::Waiting { class, .. } => Some(*class),
+                Cancelled::Waiting { class, .. } | Cancelled::Stored { class, .. } => Some(*class),
                 Cancelled::Tabled(entry) => Some(entry.class),
                 Cancelled::Timed(_) | Cancelled::Running(_) => None,
             });
         let accepted = self.accepted.iter().map(|accepted| accepted.class);
         let received = self.received.iter().map(|received| received.class);
         let claimed = self.claimed.iter().map(|claimed| claimed.class);
+        let recalled = self.recalled.iter().map(|recalled| recalled.class);
         timed
             .chain(cancelled)
             .chain(accepted)
             .chain(received)
             .chain(claimed)
+            .chain(recalled)
     }
 }
 
@@ -188,6 +197,11 @@ impl Writer {
             Cancelled::Running(seq) => {
                 self.unsigned(3);
                 self.step(*seq);
+            }
+            Cancelled::Stored { seq, class } => {
+                self.unsigned(4);
+                self.step(*seq);
+                self.unsigned(classes.place(class));
             }
         }
     }
@@ -218,6 +232,17 @@ impl Reader<'_> {
         }
     }
 
+    /// What rows of versions before 3 don't have.
+    pub(super) fn since_3<T: Default>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
+        match self.version {
+            1 | 2 => Ok(T::default()),
+            _ => read(self),
+        }
+    }
+
     fn cancelled(&mut self, classes: &[Class]) -> Result<Cancelled, CodecError> {
         Ok(match self.unsigned()? {
             0 => {
@@ -228,6 +253,11 @@ impl Reader<'_> {
             1 => Cancelled::Timed(self.mark()?),
             2 => Cancelled::Tabled(self.timed(classes)?),
             3 => Cancelled::Running(self.step()?),
+            4 => {
+                let (seq, place) = (self.step()?, self.unsigned()?);
+                let class = *pick(classes, place)?;
+                Cancelled::Stored { seq, class }
+            }
             kind => return Err(CodecError(format!("cancellation {kind} is unknown"))),
         })
     }
@@ -251,10 +281,12 @@ impl Reader<'_> {
     fn accepted(&mut self, classes: &[Class]) -> Result<Accepted, CodecError> {
         let class = *pick(classes, self.unsigned()?)?;
         let (first, count) = (self.step()?, self.small()?);
+        let stored = self.since_3(|input| Ok(input.unsigned()? != 0))?;
         Ok(Accepted {
             class,
             first,
             count,
+            stored,
         })
     }
 
@@ -273,6 +305,14 @@ impl Reader<'_> {
             worker,
             first,
             count,
+        })
+    }
+
+    fn recalled(&mut self, classes: &[Class]) -> Result<Recalled, CodecError> {
+        Ok(Recalled {
+            class: *pick(classes, self.unsigned()?)?,
+            runs: self.list(Self::run)?,
+            upto: self.unsigned()?,
         })
     }
 
@@ -326,5 +366,32 @@ mod tests {
         );
         assert_eq!(delta.due_read.map(|mark| mark.due), Some(Micros(80)));
         assert!(delta.cancelled.is_empty() && delta.database.is_none());
+    }
+
+    #[test]
+    fn rows_of_version_2_are_read() {
+        let class = Class {
+            tenant: 1,
+            queue: 2,
+            priority: crate::Priority::Normal,
+            job_type: 3,
+        };
+        let (first, count, stored) = (9, 4, false);
+        let delta = Delta {
+            accepted: vec![Accepted {
+                class,
+                first,
+                count,
+                stored,
+            }],
+            ..Delta::default()
+        };
+        let mut bytes = delta.encode();
+        // Without what is recalled, before the last four fields, and without what says that it is stored, before
+        // the two lists after it and the mark between them.
+        bytes.remove(bytes.len() - 5);
+        bytes.remove(bytes.len() - 8);
+        bytes[0] = 2;
+        assert_eq!(Delta::decode(&bytes).unwrap(), delta);
     }
 }

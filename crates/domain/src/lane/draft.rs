@@ -5,8 +5,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::waiting::remove_from;
 use super::{
-    Accepted, Cancelled, Claimed, Class, Closed, Delta, DueMark, InboxMark, Lane, Received,
-    Requeued, Retried, Row, RowKind, Run, Running, Timed, TimedEntry, Wait,
+    Accepted, Cancelled, Claimed, Class, Closed, Delta, DueMark, InboxMark, Lane, Misread,
+    Recalled, Received, Requeued, Retried, Row, RowKind, Run, Running, StoredPage, Timed,
+    TimedEntry, Wait,
 };
 use crate::{Budgets, Decision, Hour, HourRange, Micros, Verdict};
 
@@ -14,7 +15,7 @@ use crate::{Budgets, Decision, Hour, HourRange, Micros, Verdict};
 ///
 /// Its steps go in the order of [`Delta`]'s fields: what was read from the `due` table first, then
 /// cancellations, the endings, what was submitted for later, promotion, acceptance, and the claims last;
-/// [`Draft::peek`] shows the lines as the claims will find them.
+/// [`Draft::peek`] shows the lines as the claims will find them. What it recalls is there for the next row.
 #[derive(Debug)]
 pub struct Draft<'a> {
     lane: &'a Lane,
@@ -25,6 +26,8 @@ pub struct Draft<'a> {
     ended: FxHashSet<u64>,
     /// Cancelled by this draft.
     cancelled: FxHashSet<u64>,
+    /// Memory is full: what is accepted into lines of as many runs stays in its table.
+    full_from: Option<usize>,
     lines: FxHashMap<Class, Line>,
 }
 
@@ -39,6 +42,8 @@ struct Line {
     promoted: VecDeque<Run>,
     /// Accepted, after everything else.
     back: VecDeque<Run>,
+    /// Behind that, something was accepted that stays in its table: whatever else comes must wait for it.
+    stored: bool,
 }
 
 /// The runs that the lane has of a line, less what the draft took.
@@ -77,6 +82,17 @@ pub enum Ending {
     Requeued,
 }
 
+/// Where an execution that is to be cancelled may be but in memory, as its rows tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InTable {
+    /// Nowhere.
+    No,
+    /// It waits for a time in the `due` table.
+    Due,
+    /// It was accepted for at once and has no outcome: it may be one of many that wait in their table.
+    Fresh,
+}
+
 /// There is nothing of that number to be cancelled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("no open execution has this number")]
@@ -96,6 +112,7 @@ impl<'a> Draft<'a> {
             delta: Delta::default(),
             ended: FxHashSet::default(),
             cancelled: FxHashSet::default(),
+            full_from: None,
             lines: FxHashMap::default(),
         }
     }
@@ -124,15 +141,36 @@ impl<'a> Draft<'a> {
         self.delta.is_empty()
     }
 
+    /// Memory is full: what is accepted from here on stays in its table where a line has `runs` runs in memory,
+    /// or where the one before it does.
+    pub fn store_beyond(&mut self, runs: usize) {
+        self.full_from = Some(runs);
+    }
+
+    /// Whether what is accepted into a line stays in its table.
+    #[must_use]
+    pub fn stores(&self, class: Class) -> bool {
+        let waiting = &self.lane.waiting;
+        let long = |runs| waiting.head(class).is_some_and(|head| head.len() >= runs);
+        let full = |runs| long(runs) || waiting.next_stored(class).is_some();
+        self.full_from.is_some_and(full)
+    }
+
     /// Accepts `count` executions of a class; gives the first one's number.
     pub fn accept(&mut self, class: Class, count: u32) -> u64 {
         let first = self.next_seq;
         self.next_seq += u64::from(count);
+        let stored = self.stores(class);
         self.delta.accepted.push(Accepted {
             class,
             first,
             count,
+            stored,
         });
+        if stored {
+            self.delta_line(class).stored = true;
+            return first;
+        }
         let (home, enqueued) = (self.at.hour(), self.at);
         let run = Run {
             first,
@@ -141,7 +179,7 @@ impl<'a> Draft<'a> {
             enqueued,
             budgets: Budgets::default(),
         };
-        self.delta_line(class).back.push_back(run);
+        self.push_back(class, run);
         first
     }
 
@@ -155,7 +193,7 @@ impl<'a> Draft<'a> {
             enqueued: self.at,
             budgets: Budgets::default(),
         };
-        self.delta_line(class).back.push_back(run);
+        self.push_back(class, run);
         self.delta.received.push(received);
     }
 
@@ -190,12 +228,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Cancels an execution that waits in a line, for a time, or runs. `entry` tells what the rows know
-    /// of it: its line, and its time if it waits for one; `tabled`, whether it is in the `due` table. Says
-    /// whether it is over by that; if not, it runs.
+    /// of it: its line, and its time if it waits for one; `rows`, where they know it to be. Says whether it is
+    /// over by that; if not, it runs.
     ///
     /// # Errors
     /// [`NotFound`]: it does none of these, or ended earlier in this draft.
-    pub fn cancel(&mut self, entry: TimedEntry, tabled: bool) -> Result<bool, NotFound> {
+    pub fn cancel(&mut self, entry: TimedEntry, rows: InTable) -> Result<bool, NotFound> {
         let (mark, class) = (entry.mark, entry.class);
         let seq = mark.seq;
         if self.cancelled.contains(&seq) || self.ended.contains(&seq) {
@@ -207,8 +245,11 @@ impl<'a> Draft<'a> {
             Cancelled::Waiting { seq, class }
         } else if self.lane.timers.contains_key(&mark) || self.is_read_now(mark) {
             Cancelled::Timed(mark)
-        } else if tabled && self.is_beyond(mark) && !self.lane.skipped.contains(&mark) {
+        } else if rows == InTable::Due && self.is_beyond(mark) && !self.lane.skipped.contains(&mark)
+        {
             Cancelled::Tabled(entry)
+        } else if rows == InTable::Fresh && self.lane.waiting.is_stored(class, seq) {
+            Cancelled::Stored { seq, class }
         } else {
             return Err(NotFound);
         };
@@ -230,7 +271,7 @@ impl<'a> Draft<'a> {
 
     /// Takes an execution out of its line. Not to be called once something was claimed.
     fn remove_waiting(&mut self, class: Class, seq: u64) -> bool {
-        let Some(runs) = self.lane.waiting.line(class) else {
+        let Some(runs) = self.lane.waiting.head(class) else {
             return false;
         };
         let line = self.lines.entry(class).or_default();
@@ -238,11 +279,12 @@ impl<'a> Draft<'a> {
             Own::Left(left) => left.clone(),
             Own::Claimed { .. } => runs.clone(),
         };
-        let found = remove_from(&mut left, seq).is_some();
-        if found {
+        if remove_from(&mut left, seq).is_some() {
             line.own = Own::Left(left);
+            return true;
         }
-        found
+        // Behind what is to be read, nothing is claimed by this draft.
+        self.lane.waiting.find(class, seq).is_some()
     }
 
     /// What is due before this hour has its rows in windows.
@@ -342,7 +384,9 @@ impl<'a> Draft<'a> {
                 enqueued,
                 budgets: timed.budgets,
             };
-            self.delta_line(timed.class).promoted.push_back(run);
+            if self.lane.waiting.next_stored(timed.class).is_none() {
+                self.delta_line(timed.class).promoted.push_back(run);
+            }
             match counts.iter_mut().find(|(class, _)| *class == timed.class) {
                 Some((_, count)) => *count += 1,
                 None => counts.push((timed.class, 1)),
@@ -386,11 +430,10 @@ impl<'a> Draft<'a> {
     /// The lines in which something may wait, known to the lane or to this draft alone. A line may have
     /// been emptied by this draft's claims.
     pub fn classes(&self) -> impl Iterator<Item = Class> {
-        let new = |class: &&Class| self.lane.waiting.line(**class).is_none();
+        let new = |class: &&Class| self.lane.waiting.head(**class).is_none();
         self.lane
             .waiting
-            .lines()
-            .map(|(class, _)| class)
+            .classes()
             .chain(self.lines.keys().filter(new).copied())
     }
 
@@ -413,9 +456,43 @@ impl<'a> Draft<'a> {
         line.promoted.front().or(line.back.front()).copied()
     }
 
+    /// Whether nothing can be claimed of a line before what waits in its table is read.
+    #[must_use]
+    pub fn is_to_be_read(&self, class: Class) -> bool {
+        self.ends_in_table(class) && self.peek(class).is_none()
+    }
+
+    /// Takes in what was read of the first executions of a line that wait in their table. After everything that
+    /// is cancelled. What was read of another span than the lane's first is out of date, and left alone.
+    ///
+    /// # Errors
+    /// [`Misread`]: it isn't what the chain says is there.
+    pub fn recall(&mut self, class: Class, page: &StoredPage) -> Result<(), Misread> {
+        let next = self.lane.waiting.next_stored(class);
+        let Some(stored) = next.filter(|stored| stored.span.from == page.from) else {
+            return Ok(());
+        };
+        let mut left = stored.clone();
+        for cancelled in &self.delta.cancelled {
+            if let Cancelled::Stored { seq, class: of } = cancelled
+                && *of == class
+            {
+                left.cancel(*seq);
+            }
+        }
+        if left.count == 0 {
+            return Ok(());
+        }
+        let (runs, upto) = (left.runs_of(page), page.upto);
+        let recalled = Recalled { class, runs, upto };
+        left.take(&recalled)?;
+        self.delta.recalled.push(recalled);
+        Ok(())
+    }
+
     /// The run of a line that comes after `runs` of the lane's, less its first `of_run`.
     fn of_lane(&self, class: Class, runs: usize, of_run: u32) -> Option<Run> {
-        let run = self.lane.waiting.line(class)?.get(runs)?;
+        let run = self.lane.waiting.head(class)?.get(runs)?;
         Some(rest(*run, of_run))
     }
 
@@ -430,7 +507,7 @@ impl<'a> Draft<'a> {
         if taken.count == 0 {
             return None;
         }
-        let lane_runs = self.lane.waiting.line(class).map_or(0, VecDeque::len);
+        let lane_runs = self.lane.waiting.head(class).map_or(0, VecDeque::len);
         self.delta_line(class).take(&taken, head.count, lane_runs);
         let (first, count) = (taken.first, taken.count);
         self.delta.claimed.push(Claimed {
@@ -477,6 +554,19 @@ impl<'a> Draft<'a> {
             wait: Wait::Retrying,
         };
         (mark <= self.due_read()).then_some((mark, timed))
+    }
+
+    /// Whether something of a line waits in its table, before or after this draft.
+    fn ends_in_table(&self, class: Class) -> bool {
+        let stored = self.lines.get(&class).is_some_and(|line| line.stored);
+        stored || self.lane.waiting.next_stored(class).is_some()
+    }
+
+    /// A run comes to the end of a line. Behind what is to be read first, this draft has no use for it.
+    fn push_back(&mut self, class: Class, run: Run) {
+        if !self.ends_in_table(class) {
+            self.delta_line(class).back.push_back(run);
+        }
     }
 
     fn delta_line(&mut self, class: Class) -> &mut Line {

@@ -10,11 +10,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::{AttemptResult, Backoff, ExecutionId, FinalState, RetryPolicy, decide};
 
-/// What PostgreSQL holds: the chain under its primary key, and the `due` entries.
+/// What PostgreSQL holds: the chain under its primary key, the `due` entries, and the executions that were
+/// accepted for at once.
 #[derive(Default)]
 struct Table {
     rows: BTreeMap<u64, Row>,
     due: BTreeMap<DueMark, TimedEntry>,
+    executions: BTreeMap<u64, (Class, Micros)>,
 }
 
 impl Table {
@@ -33,6 +35,11 @@ impl Table {
             seen.insert(row.link.n, row.link.batch);
         }
         for row in rows {
+            for accepted in &row.delta.accepted {
+                let seqs = accepted.first..accepted.first + u64::from(accepted.count);
+                let executions = seqs.map(|seq| (seq, (accepted.class, row.at)));
+                self.executions.extend(executions);
+            }
             // Everything goes through the bytes, as it does in life.
             let delta = Delta::decode(&row.delta.encode()).expect("what was encoded is decoded");
             assert_eq!(delta, row.delta);
@@ -47,6 +54,21 @@ impl Table {
         self.due
             .extend(due.iter().map(|entry| (entry.mark, *entry)));
         true
+    }
+
+    /// What a lane reads of the first executions of a line that wait in their table.
+    fn read(&self, lane: &Lane, class: Class, limit: usize) -> Option<StoredPage> {
+        let span = lane.waiting().next_stored(class)?.span();
+        let of_class = self.executions.range(span.from..=span.to);
+        let of_class = of_class.filter(|(_, (of, _))| *of == class);
+        let found: Vec<(u64, Micros)> = of_class
+            .take(limit)
+            .map(|(seq, (_, at))| (*seq, *at))
+            .collect();
+        let last = found.last().map_or(span.to, |(seq, _)| *seq);
+        let upto = if found.len() < limit { span.to } else { last };
+        let from = span.from;
+        Some(StoredPage { from, upto, found })
     }
 
     fn replay(&self) -> Lane {
@@ -86,6 +108,11 @@ enum Step {
     Cancel {
         nth: u8,
     },
+    /// Reads what waits in the table, to be recalled by a row that comes later.
+    Read {
+        nth: u8,
+        limit: u8,
+    },
     Wait {
         seconds: u16,
     },
@@ -110,6 +137,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Schedule { line, seconds }),
         2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Receive { line, seconds }),
         3 => any::<u8>().prop_map(|nth| Step::Cancel { nth }),
+        4 => (any::<u8>(), 1u8..6).prop_map(|(nth, limit)| Step::Read { nth, limit }),
         2 => (0u16..400).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::TakeOver),
         1 => Just(Step::MoveOn),
@@ -132,6 +160,8 @@ fn class(line: u8) -> Class {
 
 /// How far ahead due entries are read: short, so that some retries go through the table.
 const HORIZON: i64 = 60_000_000;
+/// Runs in memory beyond which what is accepted stays in its table: so few that much of it does.
+const FULL: usize = 3;
 
 struct World {
     table: Table,
@@ -145,6 +175,10 @@ struct World {
     numbers: HashSet<u64>,
     /// What the database numbered last.
     foreign: u64,
+    /// What was read of a line and not recalled yet.
+    read: Option<(Class, StoredPage)>,
+    /// The last number of each line that was claimed for the first time.
+    claimed: HashMap<Class, u64>,
 }
 
 impl World {
@@ -171,6 +205,8 @@ impl World {
             fences,
             numbers,
             foreign: ExecutionId::FIRST_FOREIGN_SEQ,
+            read: None,
+            claimed: HashMap::new(),
         }
     }
 
@@ -181,6 +217,7 @@ impl World {
         match step {
             Step::TakeOver => self.take_over(fate),
             Step::MoveOn => self.move_on(owner, fate),
+            Step::Read { nth, limit } => self.read(owner, *nth, *limit),
             Step::Wait { seconds } => {
                 self.now = self
                     .now
@@ -233,6 +270,16 @@ impl World {
         }
     }
 
+    fn read(&mut self, owner: usize, nth: u8, limit: u8) {
+        let lane = &self.owners[owner];
+        let mut classes: Vec<Class> = lane.waiting().stored().map(|(class, _)| class).collect();
+        classes.sort_unstable();
+        if let Some(class) = classes.get(usize::from(nth) % classes.len().max(1)) {
+            let page = self.table.read(lane, *class, usize::from(limit));
+            self.read = page.map(|page| (*class, page));
+        }
+    }
+
     fn write(&mut self, owner: usize, fate: Fate, step: &Step) {
         let before = self.owners[owner].clone();
         let (row, due) = self.plan(owner, step);
@@ -266,6 +313,9 @@ impl World {
         self.foreign += 1;
         let lane = &self.owners[owner];
         let mut draft = lane.draft(self.now);
+        if lane.waiting().run_count() >= FULL {
+            draft.store_beyond(1);
+        }
         let mut due = Vec::new();
         self.read_ahead(&mut draft);
         if let Step::Cancel { nth } = step {
@@ -294,6 +344,10 @@ impl World {
         };
         draft.promote();
         plan_claims(&mut draft, u32::from(slots));
+        if let Some((class, page)) = &self.read {
+            let recalled = draft.recall(*class, page);
+            assert_eq!(recalled, Ok(()), "the table has what the chain says");
+        }
         let row = (!draft.is_empty()).then(|| draft.seal(self.batch));
         (row, due)
     }
@@ -370,11 +424,10 @@ impl World {
             budgets: Budgets::default(),
             wait: Wait::Scheduled,
         };
-        for (class, runs) in lane.waiting().lines() {
-            for run in runs {
-                open.extend((run.first..run.first + u64::from(run.count)).map(|s| at(s, class)));
-            }
+        for (class, run) in lane.waiting().runs() {
+            open.extend(run.seqs().map(|seq| at(seq, class)));
         }
+        open.extend(self.stored(lane).map(|(seq, class)| at(seq, class)));
         open.extend(
             lane.running()
                 .iter()
@@ -385,12 +438,24 @@ impl World {
             return;
         };
         let over = lane.skipped.contains(&entry.mark);
+        let rows = match self.table.executions.contains_key(&entry.mark.seq) {
+            true if entry.wait == Wait::Scheduled => InTable::Fresh,
+            _ => InTable::Due,
+        };
         assert_eq!(
-            draft.cancel(*entry, true).is_err(),
+            draft.cancel(*entry, rows).is_err(),
             over,
-            "what is open can be cancelled, once"
+            "what is open can be cancelled, once: {entry:?}"
         );
-        assert_eq!(draft.cancel(*entry, true), Err(NotFound));
+        assert_eq!(draft.cancel(*entry, rows), Err(NotFound));
+    }
+
+    /// What waits in the table alone, one by one.
+    fn stored(&self, lane: &Lane) -> impl Iterator<Item = (u64, Class)> {
+        let executions = self.table.executions.iter();
+        executions
+            .filter(|(seq, (class, _))| lane.waiting().is_stored(*class, **seq))
+            .map(|(seq, (class, _))| (*seq, *class))
     }
 
     fn plan_end(
@@ -469,7 +534,9 @@ impl World {
             .filter(|cancelled| cancelled.is_over())
         {
             let seq = match cancelled {
-                Cancelled::Waiting { seq, .. } | Cancelled::Running(seq) => *seq,
+                Cancelled::Waiting { seq, .. }
+                | Cancelled::Stored { seq, .. }
+                | Cancelled::Running(seq) => *seq,
                 Cancelled::Timed(mark) => mark.seq,
                 Cancelled::Tabled(entry) => entry.mark.seq,
             };
@@ -482,12 +549,23 @@ impl World {
                     self.fences.insert((seq, row.link.n)),
                     "a fence of {seq} comes again"
                 );
+                self.witness_order(claimed.class, seq);
             }
         }
         for closed in &row.delta.closed {
             let before = self.finished.insert(closed.seq, closed.state);
             assert_eq!(before, None, "{} finishes twice", closed.seq);
         }
+    }
+
+    /// What was accepted for at once is claimed in the order of acceptance; again, in any.
+    fn witness_order(&mut self, class: Class, seq: u64) {
+        let again = self.fences.iter().filter(|(of, _)| *of == seq).count() > 1;
+        if again || !self.table.executions.contains_key(&seq) {
+            return;
+        }
+        let before = self.claimed.insert(class, seq);
+        assert!(before < Some(seq), "{seq} is claimed after {before:?}");
     }
 
     fn check(&self) {
@@ -500,9 +578,13 @@ impl World {
         let again = Lane::from_snapshot(lane.id(), &lane.to_snapshot()).expect("its own bytes");
         assert_eq!(again, lane, "a snapshot is the whole of it");
         self.check_nothing_is_lost(&lane);
+        let (waiting, stored) = (lane.waiting(), self.stored(&lane));
+        assert_eq!(waiting.stored_count(), stored.count() as u64);
+        assert_eq!(waiting.run_count(), waiting.runs().count());
         for (class, len) in lane.waiting().lens() {
-            let runs = lane.waiting().line(class).into_iter().flatten();
-            let counted: u64 = runs.map(|run| u64::from(run.count)).sum();
+            let known = waiting.line(class).map(|run| u64::from(run.count));
+            let stored = self.stored(&lane).filter(|(_, of)| *of == class);
+            let counted = known.sum::<u64>() + stored.count() as u64;
             assert_eq!(len, counted, "{class:?}");
             let queue = lane
                 .waiting()
@@ -518,9 +600,8 @@ impl World {
         }
         for (queue, priority, line) in lane.lines() {
             let mine = |class: &Class| (class.queue, class.priority) == (queue, priority);
-            let depth: u64 = (lane.waiting().lines().filter(|(class, _)| mine(class)))
-                .flat_map(|(_, runs)| runs.iter().map(|run| u64::from(run.count)))
-                .sum();
+            let lens = lane.waiting().lens().filter(|(class, _)| mine(class));
+            let depth: u64 = lens.map(|(_, len)| len).sum();
             let inflight = lane
                 .running()
                 .values()
@@ -538,8 +619,8 @@ impl World {
     /// Each accepted execution is in exactly one place.
     fn check_nothing_is_lost(&self, lane: &Lane) {
         let mut places: Vec<u64> = self.finished.keys().copied().collect();
-        let runs = lane.waiting().lines().flat_map(|(_, runs)| runs.iter());
-        places.extend(runs.flat_map(|run| run.first..run.first + u64::from(run.count)));
+        places.extend(lane.waiting().runs().flat_map(|(_, run)| run.seqs()));
+        places.extend(self.stored(lane).map(|(seq, _)| seq));
         places.extend(lane.running().keys());
         places.extend(lane.timers().keys().map(|mark| mark.seq));
         let beyond = self
@@ -590,7 +671,7 @@ proptest! {
     #[test]
     fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Delta::decode(&bytes);
-        for version in [1, 2] {
+        for version in [1, 2, 3] {
             let versioned = [&[version], &bytes[..]].concat();
             let _ = Delta::decode(&versioned);
             let _ = Lane::from_snapshot(LaneId(0), &versioned);

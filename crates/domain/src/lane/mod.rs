@@ -11,6 +11,7 @@ mod draft;
 mod round;
 mod row;
 mod snapshot;
+mod stored;
 mod waiting;
 
 #[cfg(test)]
@@ -25,12 +26,13 @@ use crate::{Budgets, ExecutionId, Hour, HourRange, HourSet, LaneId, Micros, Prio
 
 pub use apply::ApplyError;
 pub use codec::CodecError;
-pub use draft::{Draft, Ending, NotFound, Stale};
+pub use draft::{Draft, Ending, InTable, NotFound, Stale};
 pub use round::Round;
 pub use row::{
     Accepted, Cancelled, Claimed, Closed, DatabaseIdentity, Delta, InboxMark, Link, Received,
     Requeued, Retried, Row, RowKind, TimedEntry, Wait,
 };
+pub use stored::{Misread, Recalled, Span, Stored, StoredPage};
 pub use waiting::{Run, WaitingSet};
 
 /// What is waited for in one line: the unit of order and of choice.
@@ -260,15 +262,13 @@ impl Lane {
         self.database
     }
 
-    /// The open executions whose home is one of a window's hours, as far as memory knows them; the
-    /// others wait in the `due` table.
+    /// The open executions whose home is one of a window's hours, as far as memory knows them one by one; the
+    /// others wait in the `due` table, or in their own (see [`Lane::stored_within`]).
     #[must_use]
     pub fn open_within(&self, window: HourRange) -> Vec<u64> {
-        let waiting = self.waiting.lines().flat_map(|(_, runs)| runs);
+        let waiting = self.waiting.runs().map(|(_, run)| run);
         let waiting = waiting.filter(|run| window.contains(run.home));
-        let mut open: Vec<u64> = waiting
-            .flat_map(|run| run.first..run.first + u64::from(run.count))
-            .collect();
+        let mut open: Vec<u64> = waiting.flat_map(Run::seqs).collect();
         let running = self.running.iter();
         open.extend(
             running
@@ -285,11 +285,20 @@ impl Lane {
         open
     }
 
+    /// Where executions wait in their table alone whose home may be one of a window's hours.
+    #[must_use]
+    pub fn stored_within(&self, window: HourRange) -> Vec<(Class, Span)> {
+        let stored = self.waiting.stored();
+        let stored = stored.map(|(class, stored)| (class, stored.span()));
+        let within =
+            |span: &Span| span.since.hour() < window.to && span.until.hour() >= window.from;
+        stored.filter(|(_, span)| within(span)).collect()
+    }
+
     /// The numbers of open executions that came through the inbox, as far as memory knows them.
     #[must_use]
     pub fn received(&self) -> FxHashSet<u64> {
-        let waiting = self.waiting.lines().flat_map(|(_, runs)| runs);
-        let waiting = waiting.flat_map(|run| run.first..run.first + u64::from(run.count));
+        let waiting = self.waiting.runs().flat_map(|(_, run)| run.seqs());
         let timed = self.timers.keys().map(|mark| mark.seq);
         let open = waiting.chain(timed).chain(self.running.keys().copied());
         open.filter(|seq| *seq >= ExecutionId::FIRST_FOREIGN_SEQ)

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{Class, DueMark, Totals};
+use super::{Class, DueMark, Recalled, Totals};
 use crate::{Budgets, ExecutionState, FinalState, Hour, HourRange, LaneId, Micros};
 
 /// A row's place in its chain: its number, and the random batch id it was written with.
@@ -48,6 +48,8 @@ pub struct Accepted {
     pub first: u64,
     /// How many.
     pub count: u32,
+    /// They wait in their table alone: memory was full.
+    pub stored: bool,
 }
 
 /// What an execution waits for that waits for a time. The numbers are stored: never reused.
@@ -121,6 +123,13 @@ pub enum Cancelled {
     Tabled(TimedEntry),
     /// It runs: its worker is told to stop, and nothing follows this attempt.
     Running(u64),
+    /// It waited in its table alone, and is over.
+    Stored {
+        /// Its number.
+        seq: u64,
+        /// Its line.
+        class: Class,
+    },
 }
 
 impl Cancelled {
@@ -232,6 +241,8 @@ pub struct Delta {
     pub inbox_read: Option<InboxMark>,
     /// Go out.
     pub claimed: Vec<Claimed>,
+    /// Were read from their table: they wait in memory from here on.
+    pub recalled: Vec<Recalled>,
     /// What is due before this hour has its rows in windows; what is due later is kept apart until its
     /// window is made.
     pub kept_until: Option<Hour>,
@@ -250,7 +261,12 @@ impl Delta {
         let read = self.timed.len() + self.scheduled.len() + self.received.len();
         let ended = self.cancelled.len() + self.closed.len() + self.retried.len();
         let moved = self.requeued.len() + self.accepted.len() + self.claimed.len();
-        32 + 16 * read + 4 * ended + 6 * moved
+        let recalled: usize = self
+            .recalled
+            .iter()
+            .map(|recalled| recalled.runs.len())
+            .sum();
+        32 + 16 * (read + recalled) + 4 * ended + 6 * moved
     }
 
     /// Whether it changes nothing.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::bytes::{Dictionary, Reader, Writer, pick};
 use super::codec::VERSION;
-use super::{Class, CodecError, Lane, LineTotals, Link, Run, Running, Totals, WaitingSet};
+use super::waiting::Beyond;
+use super::{
+    Class, CodecError, Lane, LineTotals, Link, Run, Running, Span, Stored, Totals, WaitingSet,
+};
 use crate::{Hour, HourSet, LaneId, Micros, Priority};
 
 impl Lane {
@@ -23,9 +26,11 @@ impl Lane {
         lines.sort_unstable_by_key(|(line, _)| **line);
         out.list(&lines, |out, (line, totals)| out.line(**line, totals));
         for class in &classes.0 {
-            let runs = self.waiting.line(*class);
+            let runs = self.waiting.head(*class);
             let runs: Vec<&Run> = runs.into_iter().flatten().collect();
             out.list(&runs, |out, run| out.run(run));
+            let beyond: Vec<_> = self.waiting.beyond(*class).collect();
+            out.list(&beyond, |out, beyond| out.beyond(beyond));
         }
         let mut running: Vec<_> = self.running.iter().collect();
         running.sort_unstable_by_key(|(seq, _)| **seq);
@@ -57,18 +62,20 @@ impl Lane {
     pub fn from_snapshot(id: LaneId, bytes: &[u8]) -> Result<Self, CodecError> {
         let mut input = Reader::new(bytes);
         let version = input.unsigned()?;
-        if version != VERSION {
+        if !(2..=VERSION).contains(&version) {
             return Err(CodecError::new(format!(
-                "version {version} is not {VERSION}"
+                "version {version} is not 2 to {VERSION}"
             )));
         }
+        input.version = version;
         let mut lane = input.place(id)?;
         let classes = input.list(Reader::class)?;
         let workers = input.list(Reader::text)?;
         lane.lines = input.list(Reader::line)?.into_iter().collect();
         for class in &classes {
             let runs: VecDeque<Run> = input.list(Reader::run)?.into();
-            lane.waiting.restore(*class, runs);
+            let beyond = input.since_3(|input| input.list(Reader::beyond))?.into();
+            lane.waiting.restore(*class, runs, beyond);
         }
         let running = input.list(|input| input.running(&classes, &workers))?;
         lane.running = running.into_iter().collect();
@@ -86,7 +93,7 @@ impl Lane {
     }
 
     fn classes(&self) -> impl Iterator<Item = Class> {
-        let waiting = self.waiting.lines().map(|(class, _)| class);
+        let waiting = self.waiting.classes();
         let running = self.running.values().map(|running| running.class);
         let timers = self.timers.values().map(|timed| timed.class);
         waiting.chain(running).chain(timers)
@@ -131,12 +138,17 @@ impl Writer {
         self.totals(&[scheduled, retrying]);
     }
 
-    fn run(&mut self, run: &Run) {
-        self.step(run.first);
-        self.unsigned(u64::from(run.count));
-        self.signed(i64::from(run.home.0));
-        self.signed(run.enqueued.0);
-        self.budgets(run.budgets);
+    fn beyond(&mut self, Beyond { stored, runs }: &Beyond) {
+        let span = stored.span;
+        self.step(span.from);
+        self.step(span.to);
+        self.signed(span.since.0);
+        self.signed(span.until.0);
+        self.unsigned(stored.count);
+        let cancelled: Vec<u64> = stored.cancelled.iter().copied().collect();
+        self.list(&cancelled, |out, seq| out.step(*seq));
+        let runs: Vec<&Run> = runs.iter().collect();
+        self.list(&runs, |out, run| out.run(run));
     }
 
     fn running(&mut self, running: &Running) {
@@ -199,14 +211,20 @@ impl Reader<'_> {
         Ok(((queue, priority), totals))
     }
 
-    fn run(&mut self) -> Result<Run, CodecError> {
-        Ok(Run {
-            first: self.step()?,
-            count: self.small()?,
-            home: Hour(self.number()?),
-            enqueued: Micros(self.signed()?),
-            budgets: self.budgets()?,
-        })
+    fn beyond(&mut self) -> Result<Beyond, CodecError> {
+        let span = Span {
+            from: self.step()?,
+            to: self.step()?,
+            since: Micros(self.signed()?),
+            until: Micros(self.signed()?),
+        };
+        let stored = Stored {
+            span,
+            count: self.unsigned()?,
+            cancelled: self.list(Reader::step)?.into_iter().collect(),
+        };
+        let runs = self.list(Reader::run)?.into();
+        Ok(Beyond { stored, runs })
     }
 
     fn running(
@@ -236,5 +254,38 @@ impl Reader<'_> {
             set.insert(range);
         }
         Ok(set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::Row;
+
+    #[test]
+    fn snapshots_of_version_2_are_read() {
+        let at = Micros(1_790_000_000_000_000);
+        let class = Class {
+            tenant: 1,
+            queue: 2,
+            priority: Priority::Normal,
+            job_type: 3,
+        };
+        let mut lane = Lane::begin(&Row::genesis(LaneId(3), at)).unwrap();
+        let mut draft = lane.draft(at);
+        draft.accept(class, 4);
+        let row = draft.seal(1);
+        lane.apply(&row).unwrap();
+        let mut bytes = lane.to_snapshot();
+        // What a line has beyond its head comes before this.
+        let mut rest = Writer::default();
+        rest.totals(&[0, 0]);
+        rest.mark(lane.due_read);
+        rest.totals(&[0, 0, 0]);
+        rest.signed(i64::from(lane.kept_until.0));
+        rest.totals(&[0, 0, 0, 0]);
+        assert_eq!(bytes.remove(bytes.len() - rest.bytes.len() - 1), 0);
+        bytes[0] = 2;
+        assert_eq!(Lane::from_snapshot(LaneId(3), &bytes).unwrap(), lane);
     }
 }

@@ -192,6 +192,20 @@ pub struct ListOpenResponse {
     /// How far the due entries of each lane are read into memory: what is due later is not in the list.
     #[prost(message, repeated, tag = "3")]
     pub due_read: ::prost::alloc::vec::Vec<ListMark>,
+    /// When those were accepted that wait in their table alone, memory being full: they are not in the list.
+    /// Absent: none do.
+    #[prost(message, optional, tag = "4")]
+    pub stored: ::core::option::Option<TimeRange>,
+}
+/// From a time to another, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TimeRange {
+    /// Its beginning.
+    #[prost(int64, tag = "1")]
+    pub since_unix_us: i64,
+    /// Its end.
+    #[prost(int64, tag = "2")]
+    pub until_unix_us: i64,
 }
 /// An execution that isn't over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -16,6 +16,7 @@ use super::intake::Pending;
 use super::keys::RecentKeys;
 use super::pressure::Pressure;
 use super::side::Side;
+use super::stored::Room;
 use crate::dispatch::{Bell, Servings};
 use crate::line_metrics::LinesMetrics;
 use crate::log_budget::LogBudget;
@@ -53,6 +54,7 @@ pub(crate) struct Group {
     pub(super) writer: Box<dyn WriteLanes>,
     pub(super) lanes: BTreeMap<LaneId, Lane>,
     pub(super) sides: FxHashMap<LaneId, Side>,
+    pub(super) room: Room,
     /// Draws back-offs and batch ids.
     pub(super) chance: StdRng,
     pub(super) recent_keys: RecentKeys,
@@ -90,6 +92,7 @@ impl Group {
         let group = Self {
             place,
             writer: shared.database.writer(),
+            room: Room::new(shared.waiting_share),
             lines: LinesMetrics::new(Arc::clone(&shared.metrics)),
             log_budget: LogBudget::new(Arc::clone(&shared.metrics)),
             shared,

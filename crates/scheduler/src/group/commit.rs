@@ -144,6 +144,7 @@ impl Group {
         pending: &Pending,
         reads: Reads,
     ) -> (Batch, Effects) {
+        self.look_at_stored(windows);
         let shared = Arc::clone(&self.shared);
         let options = shared.catalog.options();
         let mut planner = Planner {
@@ -154,6 +155,7 @@ impl Group {
             group: self.place,
             lanes: &self.lanes,
             sides: &mut self.sides,
+            full_from: self.room.full_from(),
             known_keys: &self.recent_keys,
             new_keys: FxHashMap::default(),
             depths: Depths::default(),
@@ -179,7 +181,11 @@ impl Group {
             let mut turns = Turns::new(&mut self.turns, candidates, is_strict);
             lacking.extend(planner.claim(&sessions, &mut turns));
         }
+        let misread = planner.recall();
         let planned = planner.seal();
+        for (lane, class) in misread {
+            self.read_again_later(lane, class);
+        }
         for (lane, run, class) in lacking {
             self.load_heads(windows, lane, run, class);
         }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use domain::lane::{Class, Lane, TimedEntry};
+use domain::lane::{Class, InTable, Lane, TimedEntry};
 use domain::{AttemptResult, ExecutionId, ExecutionState, HourRange, LaneId, Reason};
 use rustc_hash::FxHashMap;
 use store::LetGo;
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::depth::DepthLimit;
 use super::listing::{OpenFound, OpenList, Sought};
 use super::memory::InMemory;
+use super::stored::StoredRead;
 use super::turnover::Carried;
 use crate::session::Session;
 use crate::shared::{Known, Work};
@@ -31,6 +32,8 @@ pub(crate) enum Input {
     Drop(Vec<LaneId>, oneshot::Sender<()>),
     /// Heads that were read for a line: what was found of those that were asked for.
     Heads(LaneId, Class, Vec<(u64, Known)>),
+    /// What was read of a line that waits in its table.
+    Stored(StoredRead),
     /// A snapshot of a lane was written, of which row, or wasn't; and how long that took.
     Snapshot(LaneId, Option<u64>, Duration),
     /// What is open in a window of a lane was carried over, or wasn't.
@@ -136,8 +139,8 @@ pub(crate) struct Cancel {
     pub(crate) known: Known,
     /// Its line, and its time if it waits for one.
     pub(crate) entry: TimedEntry,
-    /// Whether it is in the `due` table, where memory may not know it.
-    pub(crate) tabled: bool,
+    /// Where its rows know it to be, where memory may not.
+    pub(crate) rows: InTable,
     pub(crate) reply: oneshot::Sender<CancelVerdict>,
 }
 

@@ -24,6 +24,7 @@ pub(super) struct Pending {
     pub(super) submits: Vec<Submit>,
     pub(super) cancels: Vec<Cancel>,
     pub(super) reports: Vec<(Option<Arc<Session>>, Vec<Report>)>,
+    /// How much that is. What was read of a line counts as well: it can be claimed by the batch after that one.
     len: usize,
 }
 
@@ -74,6 +75,10 @@ impl Group {
                         side.heads.insert(seq, known);
                     }
                 }
+            }
+            Input::Stored(read) => {
+                self.take_stored(read);
+                pending.len += 1;
             }
             Input::Ask(id, reply) => {
                 let _ = reply.send(self.in_memory(id));

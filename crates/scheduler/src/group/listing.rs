@@ -35,6 +35,8 @@ pub(crate) struct OpenFound {
     pub(crate) list: Stretch<Open>,
     /// How far the due entries of each lane are read: what is due later is not in the list.
     pub(crate) due_read: Vec<(LaneId, DueMark)>,
+    /// From when to when those were accepted that wait in their table alone and aren't in the list, if any do.
+    pub(crate) stored: Option<(Micros, Micros)>,
 }
 
 /// An execution that isn't over by its rows, and what they tell of it.
@@ -56,13 +58,18 @@ impl Group {
         }
         let mut found = Foremost::new(list.before, list.limit);
         let mut due_read = Vec::with_capacity(lanes.len());
+        let mut stored = None;
         for id in lanes {
             let lane = self.lanes.get(id)?;
             list.look_into(lane, &mut found);
             due_read.push((*id, lane.due_read()));
+            stored = joined(stored, list.stored_in(lane));
         }
-        let list = found.into_stretch();
-        Some(OpenFound { list, due_read })
+        Some(OpenFound {
+            list: found.into_stretch(),
+            due_read,
+            stored,
+        })
     }
 
     /// Where executions of this group's lanes stand.
@@ -74,6 +81,16 @@ impl Group {
         let locate = |sought: &Sought| Some(sought.within(self.lanes.get(&sought.lane)?, now));
         sought.iter().map(locate).collect()
     }
+}
+
+/// From the earlier beginning of two times to the later end.
+pub(crate) fn joined(
+    one: Option<(Micros, Micros)>,
+    other: Option<(Micros, Micros)>,
+) -> Option<(Micros, Micros)> {
+    let both = one.zip(other);
+    let joined = both.map(|(one, other)| (one.0.min(other.0), one.1.max(other.1)));
+    joined.or(one).or(other)
 }
 
 impl OpenList {
@@ -96,9 +113,9 @@ impl OpenList {
     /// Walks every run of the lines, since what came back to the head of one is newer than what follows it;
     /// from the end, where most of what is wanted is.
     fn look_at_lines(&self, lane: &Lane, found: &mut Foremost<Open>) {
-        let lines = lane.waiting().lines();
-        let lines = lines.filter(|(class, _)| self.concerns(class));
-        for run in lines.flat_map(|(_, runs)| runs.iter().rev()) {
+        let waiting = lane.waiting();
+        let lines = waiting.classes().filter(|class| self.concerns(class));
+        for run in lines.flat_map(|class| waiting.line(class).rev()) {
             for seq in self.seqs_below(lane.id(), run).rev() {
                 let (at, lane) = (run.enqueued, lane.id());
                 let mark = ListMark { at, lane, seq };
@@ -109,6 +126,14 @@ impl OpenList {
                 found.add(mark, Open { home, memory });
             }
         }
+    }
+
+    /// From when to when those were accepted that wait in their table alone.
+    fn stored_in(&self, lane: &Lane) -> Option<(Micros, Micros)> {
+        let stored = lane.waiting().stored();
+        let spans = stored.filter(|(class, _)| self.concerns(class));
+        let times = spans.map(|(_, stored)| (stored.span().since, stored.span().until));
+        times.map(Some).fold(None, joined)
     }
 
     /// Those of a run that come after the place where the list begins.

@@ -19,7 +19,7 @@ pub(crate) enum InMemory {
     },
     /// It waits for its time.
     Timed { wait: Wait },
-    /// Memory doesn't know it: it is over, waits beyond the horizon, or never was.
+    /// Memory doesn't know it: it is over, waits in its table or beyond the horizon, or never was.
     Unknown,
 }
 
@@ -30,8 +30,8 @@ impl InMemory {
         if let Some(running) = lane.running().get(&seq) {
             return running.into();
         }
-        let mut lines = lane.waiting().lines();
-        if let Some(run) = lines.find_map(|(_, runs)| runs.iter().find(|run| run.holds(seq))) {
+        let mut runs = lane.waiting().runs();
+        if let Some((_, run)) = runs.find(|(_, run)| run.holds(seq)) {
             return Self::Queued {
                 since: run.enqueued,
             };

@@ -16,6 +16,7 @@ mod pressure;
 mod reads;
 mod side;
 mod snapshots;
+mod stored;
 mod take_back;
 mod tasks;
 mod turnover;
@@ -26,7 +27,7 @@ pub(crate) use input::{
     NotTaken, Report, Submit, Taken, Verdicts, Watched,
 };
 pub(crate) use keys::Named;
-pub(crate) use listing::{Open, OpenFound, OpenList, Sought};
+pub(crate) use listing::{Open, OpenFound, OpenList, Sought, joined};
 pub(crate) use memory::InMemory;
 pub(crate) use plan::{CancelledNow, ClaimedTask, Effects, Ended};
 pub(crate) use tasks::correlation_id;

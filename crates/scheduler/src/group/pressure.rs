@@ -90,7 +90,7 @@ impl Group {
         if let Some(places) = self.servings.known(class) {
             return Some(Arc::clone(places));
         }
-        let first = self.lanes.get(&lane)?.waiting().line(class)?.front()?.first;
+        let first = self.lanes.get(&lane)?.waiting().head(class)?.front()?.first;
         let work = &self.sides.get(&lane)?.heads.get(first)?.work;
         let names = (&*work.queue.name, &*work.job_type);
         Some(Arc::clone(self.servings.who(class, names, sessions)))
@@ -102,7 +102,7 @@ impl Group {
         class: Class,
         (count, sessions): (u64, Places),
     ) -> Option<Blocked> {
-        let front = self.lanes.get(&lane)?.waiting().line(class)?.front()?;
+        let front = self.lanes.get(&lane)?.waiting().head(class)?.front()?;
         Some(Blocked {
             priority: class.priority,
             since: front.enqueued,

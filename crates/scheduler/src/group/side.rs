@@ -3,6 +3,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::snapshots::SnapshotPace;
+use super::stored::Recall;
 use super::turnover::Turning;
 use crate::session::Slot;
 use crate::shared::Known;
@@ -18,6 +19,8 @@ pub(super) struct Side {
     pub(super) held: FxHashMap<u64, Held>,
     /// Lines whose heads are being read.
     pub(super) loading: FxHashSet<Class>,
+    /// Lines of which is read what waits in its table.
+    pub(super) recalls: FxHashMap<Class, Recall>,
     /// When the lane's next snapshot is due.
     pub(super) snapshots: SnapshotPace,
     /// How far it has come with windows on their way out.
@@ -90,6 +93,7 @@ impl Side {
             heads: Heads::default(),
             held: held.collect(),
             loading: FxHashSet::default(),
+            recalls: FxHashMap::default(),
             snapshots: SnapshotPace::new(),
             turning: Turning::default(),
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::lane::Lane;
+use domain::lane::{Class, Lane, Span};
 use domain::{Hour, HourRange, LaneId};
 use rustc_hash::FxHashSet;
 use store::{Batch, CarriedOver, Departure, LetGo, Table, WindowMap};
@@ -176,7 +176,11 @@ impl Group {
                     due_read: lane.due_read(),
                     open: lane.open_within(window),
                 };
-                let carry = carry_over(Arc::clone(&self.shared), Arc::clone(windows), departure);
+                let carry = carry_over(
+                    (Arc::clone(&self.shared), Arc::clone(windows)),
+                    departure,
+                    lane.stored_within(window),
+                );
                 let own = self.own.clone();
                 tokio::spawn(async move {
                     let done = carry.await;
@@ -237,9 +241,23 @@ impl Group {
 }
 
 /// Copies what a lane still needs of a window.
-async fn carry_over(shared: Arc<Shared>, windows: Arc<WindowMap>, departure: Departure) -> Carried {
-    let (lane, HourRange { from, to }) = (departure.lane, departure.window);
-    match shared.database.carry_over(&windows, departure, MOST).await {
+async fn carry_over(
+    (shared, windows): (Arc<Shared>, Arc<WindowMap>),
+    mut departure: Departure,
+    stored: Vec<(Class, Span)>,
+) -> Carried {
+    let (lane, window) = (departure.lane, departure.window);
+    let HourRange { from, to } = window;
+    // One more than may be, so that what was cut off is seen to be too much.
+    let open = shared.stored_within(&windows, lane, (window, &stored), MOST + 1);
+    let carried = match open.await {
+        Ok(open) => {
+            departure.open.extend(open);
+            shared.database.carry_over(&windows, departure, MOST).await
+        }
+        Err(error) => Err(error),
+    };
+    match carried {
         Ok(CarriedOver::All(count)) => {
             tracing::info!(
                 event = "window_carried_over",

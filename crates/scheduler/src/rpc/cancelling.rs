@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use domain::lane::{Class, DueMark, TimedEntry, Wait};
+use domain::lane::{Class, DueMark, InTable, TimedEntry, Wait};
 use domain::{Budgets, ExecutionId, ExecutionState};
 use proto::internal::v1::{CancelExecutionRequest, CancelExecutionResponse};
 use proto::v1::CancelExecutionResponse as Outcome;
@@ -59,11 +59,17 @@ impl Internal {
         let entry = entry_of(id, &stored);
         let windows = Arc::clone(&self.shared.windows.borrow());
         let ahead = entry.mark.due > self.shared.clock.now();
-        let tabled = ahead
+        let due = ahead
             && (self.shared.database)
                 .is_tabled(&windows, stored.head.tenant, id.lane(), entry.mark)
                 .await
                 .map_err(|error| trouble(&error))?;
+        let fresh = stored.attempts.is_empty() && stored.head.due.is_none();
+        let rows = match (due, fresh) {
+            (true, _) => InTable::Due,
+            (false, true) => InTable::Fresh,
+            (false, false) => InTable::No,
+        };
         let work = self.shared.work_of(stored.head).await;
         let work = work.map_err(|error| trouble(&error))?.into();
         let (reply, verdict) = oneshot::channel();
@@ -71,7 +77,7 @@ impl Internal {
         let cancel = Cancel {
             known,
             entry,
-            tabled,
+            rows,
             reply,
         };
         self.groups.of(id.lane()).send(Input::Cancel(cancel)).await;

@@ -88,6 +88,8 @@ pub(super) struct State {
 /// The database.
 #[derive(Clone)]
 pub(super) struct Model {
+    /// How many runs of what waits a lane group keeps in memory.
+    pub(super) waiting_share: usize,
     begin: (Instant, Micros),
     state: Arc<Mutex<State>>,
     /// Rung when a transaction ends.
@@ -96,8 +98,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// A database that begins `before` an hour is full.
-    pub(super) fn new(history: History, before: Duration) -> Self {
+    /// A database that begins `before` an hour is full, whose schedulers' groups keep so many runs in memory.
+    pub(super) fn new(history: History, before: Duration, waiting_share: usize) -> Self {
         let before = i64::try_from(before.as_micros()).expect("a short while");
         let begin = Micros(BEGIN.0 - before);
         let nobody = Lease {
@@ -136,6 +138,7 @@ impl Model {
             restored: 0,
         };
         Self {
+            waiting_share,
             begin: (Instant::now(), begin),
             state: Arc::new(Mutex::new(state)),
             ended: Arc::default(),

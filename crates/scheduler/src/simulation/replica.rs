@@ -127,6 +127,7 @@ fn shared(model: &Model, name: &str, link: &Arc<Link>, bell: &Arc<Bell>) -> Arc<
         spans: service::SpanSink::disabled(),
         worker_lease: WORKER_LEASE,
         due_horizon: DUE_HORIZON,
+        waiting_share: model.waiting_share,
         witness: Some(witness(model.clone())),
         database,
     })

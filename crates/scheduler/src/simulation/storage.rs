@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::lane::{DatabaseIdentity, DueMark, InboxMark, Lane, Row, TimedEntry};
+use domain::lane::{
+    Class, DatabaseIdentity, DueMark, InboxMark, Lane, Row, Span, StoredPage, TimedEntry,
+};
 use domain::{Hour, LaneId, Micros, RetryPolicy};
 use store::{
     ApiKey, Batch, Claimant, Error, ExecutionPlace, Head, InboxRead, KeepHouse, KeepLeases,
@@ -435,12 +437,7 @@ impl State {
     fn post(&mut self, one: &Posted, (xid, at): (u64, Micros)) {
         let (new, head) = (&one.execution, &one.execution.head);
         let (lane, seq, home) = (new.lane, new.seq, new.home);
-        let class = domain::lane::Class {
-            tenant: head.tenant,
-            queue: head.queue,
-            priority: head.priority,
-            job_type: head.job_type,
-        };
+        let class = class_of(head);
         let due = head.due;
         let entry = store::InboxEntry {
             lane,
@@ -754,6 +751,17 @@ impl ReadExecutions for Connection {
         self.read(read).await
     }
 
+    async fn stored(
+        &self,
+        _: &WindowMap,
+        lane: LaneId,
+        (class, span): (Class, Span),
+        rows: usize,
+    ) -> Result<StoredPage, Error> {
+        self.read(|state| stored(&state.tables, lane, (class, span), rows))
+            .await
+    }
+
     async fn execution(
         &self,
         _: &WindowMap,
@@ -762,6 +770,31 @@ impl ReadExecutions for Connection {
     ) -> Result<Option<StoredExecution>, Error> {
         self.read(|state| super::truth::stored(&state.tables, place.lane, place.seq))
             .await
+    }
+}
+
+fn stored(tables: &Tables, lane: LaneId, (class, span): (Class, Span), rows: usize) -> StoredPage {
+    let looked_at = tables.executions.range((lane, span.from)..=(lane, span.to));
+    let looked_at: Vec<_> = looked_at.take(rows).collect();
+    let all = looked_at.len() < rows;
+    let last = looked_at.last().map_or(span.to, |((_, seq), _)| *seq);
+    let own = |head: &Head| class_of(head) == class && head.due.is_none();
+    let found = looked_at.into_iter().filter(|(_, (_, head))| own(head));
+    StoredPage {
+        from: span.from,
+        upto: if all { span.to } else { last },
+        found: found
+            .map(|((_, seq), (_, head))| (*seq, head.accepted))
+            .collect(),
+    }
+}
+
+fn class_of(head: &Head) -> Class {
+    Class {
+        tenant: head.tenant,
+        queue: head.queue,
+        priority: head.priority,
+        job_type: head.job_type,
     }
 }
 

@@ -297,11 +297,8 @@ pub(super) fn is_over(tables: &Tables, place: (LaneId, u64)) -> bool {
 pub(super) fn check_counters(lane: &Lane) {
     for (queue, priority, line) in lane.lines() {
         let mine = |class: &domain::lane::Class| (class.queue, class.priority) == (queue, priority);
-        let lines = lane.waiting().lines().filter(|(class, _)| mine(class));
-        let depth: u64 = lines
-            .flat_map(|(_, runs)| runs)
-            .map(|run| u64::from(run.count))
-            .sum();
+        let lens = lane.waiting().lens().filter(|(class, _)| mine(class));
+        let depth: u64 = lens.map(|(_, len)| len).sum();
         let running = lane
             .running()
             .values()

@@ -36,6 +36,8 @@ pub(super) struct World {
     /// Whether the database may lose its last changes.
     lossy: bool,
     replicas: Arc<Mutex<Vec<Arc<Replica>>>>,
+    /// Before this no worker begins.
+    opening: Instant,
 }
 
 /// Plays the world of a seed.
@@ -66,11 +68,22 @@ async fn live(seed: u64, loud: bool) -> Result<(), String> {
         0 => (BEFORE_THE_HOUR, LONG_TROUBLE),
         _ => (Duration::ZERO, TROUBLE),
     };
+    // In a quarter of the worlds memory is full with next to nothing. In half of those the workers come late, so that
+    // what waits outlives its window if that goes.
+    let waiting_share = match seed % 4 {
+        0 => usize::try_from(seed / 8 % 4).unwrap_or(0),
+        _ => usize::MAX,
+    };
+    let late = match seed % 8 {
+        0 => over.mul_f64(0.8),
+        _ => Duration::ZERO,
+    };
     let world = World {
-        model: Model::new(history.clone(), before),
+        model: Model::new(history.clone(), before, waiting_share),
         truth: Truth::default(),
         lossy: chance.random_ratio(1, 4),
         replicas: Arc::default(),
+        opening: Instant::now() + late,
         history,
     };
     let trouble = [0, 10, 40][chance.random_range(0..3)];
@@ -132,7 +145,13 @@ impl World {
         let (faults, receiver) = mpsc::unbounded_channel();
         let own = StdRng::seed_from_u64(chance.random());
         let worker = Worker::new(self.clone(), name, chance.random(), own);
-        tokio::spawn(worker.run(receiver));
+        let opening = self.opening;
+        tokio::spawn(async move {
+            if Instant::now() < opening {
+                tokio::time::sleep_until(opening).await;
+            }
+            worker.run(receiver).await;
+        });
         faults
     }
 

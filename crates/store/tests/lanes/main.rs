@@ -7,6 +7,7 @@ mod inbox;
 mod keys;
 mod later;
 mod recovery;
+mod stored;
 mod turnover;
 mod windows;
 mod world;

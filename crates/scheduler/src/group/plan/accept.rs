@@ -91,6 +91,7 @@ impl Planner<'_> {
         let Some(draft) = self.draft(lane) else {
             return;
         };
+        let stored = draft.stores(class);
         let first = if count > 0 {
             draft.accept(class, count)
         } else {
@@ -99,7 +100,9 @@ impl Planner<'_> {
         for (seq, (place, item)) in (first..).zip(now) {
             let known = self.store(item, seq, self.at);
             verdicts[place] = taken(known.id);
-            self.remember(known);
+            if !stored {
+                self.remember(known);
+            }
         }
         for (place, item) in later {
             let due = due(item).unwrap_or(self.at);

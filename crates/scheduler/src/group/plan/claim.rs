@@ -57,6 +57,7 @@ impl Planner<'_> {
                     lacking.push((lane, run, class));
                     turns.leave(class.priority, Leaves::Waiting);
                 }
+                Some(Stopped::ToBeRead) => turns.leave(class.priority, Leaves::Waiting),
                 Some(Stopped::LineEmpty) => turns.leave(class.priority, Leaves::Empty),
             }
         }
@@ -94,7 +95,10 @@ impl Planner<'_> {
             return Err(Stopped::LineEmpty);
         };
         let Some(head) = draft.peek(class) else {
-            return Err(Stopped::LineEmpty);
+            return Err(match draft.is_to_be_read(class) {
+                true => Stopped::ToBeRead,
+                false => Stopped::LineEmpty,
+            });
         };
         let known = side.heads.known_from(head.first, head.count.min(most));
         if known == 0 {
@@ -153,12 +157,13 @@ impl Planner<'_> {
                 continue;
             };
             for class in draft.classes() {
-                let Some(run) = draft.peek(class) else {
+                let run = draft.peek(class);
+                if run.is_none() && !draft.is_to_be_read(class) {
                     continue;
-                };
+                }
                 // A line's names come with its heads.
-                let Some(known) = side.heads.get(run.first) else {
-                    unknown.push((*lane, run, class));
+                let Some(known) = run.and_then(|run| side.heads.get(run.first)) else {
+                    unknown.extend(run.map(|run| (*lane, run, class)));
                     if self.options.is_strict(class.queue) {
                         // Until it is known who may run it, nobody runs what is less urgent.
                         candidates.push(Candidate {
@@ -189,6 +194,8 @@ impl Planner<'_> {
 /// Why a line gets no more.
 enum Stopped {
     LineEmpty,
+    /// What is next in it waits in its table.
+    ToBeRead,
     HeadsLack(Run),
 }
 

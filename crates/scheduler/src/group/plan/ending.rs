@@ -37,7 +37,7 @@ impl Planner<'_> {
             return CancelVerdict::Told;
         }
         let fence = draft.fence();
-        match draft.cancel(entry, cancel.tabled) {
+        match draft.cancel(entry, cancel.rows) {
             Err(_) => CancelVerdict::Moved,
             Ok(true) => {
                 let outcome = cancelled_outcome(&cancel.known, entry, fence, at);

@@ -21,6 +21,7 @@ use super::depth::Depths;
 use super::input::{CancelVerdict, Verdicts};
 use super::keys::{Named, RecentKeys};
 use super::side::Side;
+use super::stored::take_pages;
 use super::turnover::Farewell;
 use crate::session::Session;
 use crate::shared::Known;
@@ -94,6 +95,8 @@ pub(super) struct Planner<'a> {
     pub(super) group: usize,
     pub(super) lanes: &'a BTreeMap<LaneId, Lane>,
     pub(super) sides: &'a mut FxHashMap<LaneId, Side>,
+    /// Memory is full: what comes into lines of as many runs stays in its table.
+    pub(super) full_from: Option<usize>,
     pub(super) known_keys: &'a RecentKeys,
     /// The idempotency keys of what this batch accepts.
     pub(super) new_keys: FxHashMap<[u8; 16], Named>,
@@ -106,11 +109,15 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn draft(&mut self, lane: LaneId) -> Option<&mut Draft<'a>> {
         let memory = self.lanes.get(&lane)?;
-        Some(
-            self.drafts
-                .entry(lane)
-                .or_insert_with(|| memory.draft(self.at)),
-        )
+        let (at, full_from) = (self.at, self.full_from);
+        let begin = || {
+            let mut draft = memory.draft(at);
+            full_from
+                .into_iter()
+                .for_each(|runs| draft.store_beyond(runs));
+            draft
+        };
+        Some(self.drafts.entry(lane).or_insert_with(begin))
     }
 
     /// What was read of the lanes' due entries.
@@ -178,6 +185,21 @@ impl<'a> Planner<'a> {
                 }
             }
         }
+    }
+
+    /// Takes in what was read of lines that wait in their table. Gives those of which that isn't what the chain
+    /// says.
+    pub(super) fn recall(&mut self) -> Vec<(LaneId, Class)> {
+        let mut misread = Vec::new();
+        for (lane, class, page) in take_pages(self.sides) {
+            let recalled = self.draft(lane).map(|draft| draft.recall(class, &page));
+            if let Some(Err(error)) = recalled {
+                tracing::error!(event = "stored_misread", partition = lane.0, %error,
+                    "rows and chain disagree on what waits in a line: it is read again");
+                misread.push((lane, class));
+            }
+        }
+        misread
     }
 
     /// Where the rows of an execution's home go.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::lane::{DueMark, Wait};
-use domain::{Hour, LaneId, ListMark, Stretch};
+use domain::{ExecutionState, Hour, LaneId, ListMark, Micros, Stretch};
 use tonic::Status;
 
 use super::filter::{List, Order};
@@ -67,12 +67,35 @@ impl Internal {
             limit: part.limit,
         };
         let found = self.list_open_everywhere(asked, list.lanes()).await?;
-        let in_memory = found.list.map(Candidate::from);
+        let mut open = found.list.map(Candidate::from);
+        if let Some(times) = found.stored.filter(|_| list.wants(ExecutionState::Queued)) {
+            open = self.accepted_within(list, before, times).await?.merge(open);
+        }
         if !list.wants_timed() {
-            return Ok(in_memory);
+            return Ok(open);
         }
         let due_read: BTreeMap<LaneId, DueMark> = found.due_read.into_iter().collect();
-        Ok(in_memory.merge(self.due_beyond(list, before, &due_read).await?))
+        Ok(open.merge(self.due_beyond(list, before, &due_read).await?))
+    }
+
+    /// What was accepted while memory was full: some of it waits in its table alone.
+    async fn accepted_within(
+        &self,
+        list: &List,
+        before: ListMark,
+        (since, until): (Micros, Micros),
+    ) -> Result<Stretch<Candidate>, Status> {
+        let windows = Arc::clone(&self.shared.windows.borrow());
+        let mut part = list.part(before);
+        let after = |at: Micros| ListMark {
+            at: Micros(at.0 + 1),
+            ..ListMark::END
+        };
+        part.before = part.before.min(after(until));
+        part.after = after(Micros(since.0 - 2));
+        let found = self.shared.database.list_accepted(&windows, &part).await;
+        let found = found.map_err(|error| trouble(&error))?;
+        Ok(found.map(|home| Candidate { home, memory: None }))
     }
 
     /// What is due beyond what the lanes' owners have read of it.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::wire;
-use crate::group::{InMemory, Input, OpenFound, OpenList, Sought};
+use crate::group::{InMemory, Input, OpenFound, OpenList, Sought, joined};
 use crate::rpc::scheduler_service::Internal;
 
 impl Internal {
@@ -154,10 +154,12 @@ fn together(found: Vec<OpenFound>) -> OpenFound {
             end: None,
         },
         due_read: Vec::new(),
+        stored: None,
     };
     found.into_iter().fold(nothing, |all, found| OpenFound {
         list: all.list.merge(found.list),
         due_read: [all.due_read, found.due_read].concat(),
+        stored: joined(all.stored, found.stored),
     })
 }
 

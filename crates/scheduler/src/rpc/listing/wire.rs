@@ -91,6 +91,10 @@ pub(super) fn open_response(found: OpenFound) -> message::ListOpenResponse {
         executions: found.list.items.iter().map(open).collect(),
         end: found.list.end.map(mark_message),
         due_read: found.due_read.iter().map(read).collect(),
+        stored: found.stored.map(|(since, until)| message::TimeRange {
+            since_unix_us: since.0,
+            until_unix_us: until.0,
+        }),
     }
 }
 
@@ -110,6 +114,8 @@ pub(super) fn open_found(response: message::ListOpenResponse) -> Result<OpenFoun
             end: response.end.map(mark),
         },
         due_read: response.due_read.into_iter().map(read).collect(),
+        stored: (response.stored)
+            .map(|times| (Micros(times.since_unix_us), Micros(times.until_unix_us))),
     })
 }
 
