@@ -14,7 +14,7 @@ use super::input::Input;
 use crate::shared::{Known, Shared};
 
 /// Heads that one read takes.
-const HEADS_PAGE: u32 = 1_000;
+const HEADS_PAGE: usize = 1_000;
 /// Payloads that one read takes, in bytes.
 const HEADS_PAGE_BYTES: u64 = 4 << 20;
 
@@ -27,6 +27,7 @@ impl Group {
         run: Run,
         class: Class,
     ) {
+        let seqs = self.next_in_line(lane, run, class);
         let Some(side) = self.sides.get_mut(&lane) else {
             return;
         };
@@ -38,9 +39,6 @@ impl Group {
             Arc::clone(windows),
             self.own.clone(),
         );
-        let seqs: Vec<u64> = (run.first..)
-            .take(run.count.min(HEADS_PAGE) as usize)
-            .collect();
         tokio::spawn(async move {
             let heads = shared
                 .known(&windows, lane, run.home, (&seqs, HEADS_PAGE_BYTES))
@@ -54,6 +52,24 @@ impl Group {
             }
             let _ = own.send(Input::Heads(lane, class, heads)).await;
         });
+    }
+}
+
+impl Group {
+    /// The numbers of a run, and of those that stand behind it in its line and have the same home.
+    fn next_in_line(&self, lane: LaneId, run: Run, class: Class) -> Vec<u64> {
+        let lane = self.lanes.get(&lane);
+        let line = lane
+            .into_iter()
+            .flat_map(|lane| lane.waiting().head(class))
+            .flatten();
+        let behind = line
+            .take(HEADS_PAGE)
+            .skip_while(|other| !other.holds(run.first))
+            .skip(1)
+            .take_while(|other| other.home == run.home);
+        let seqs = run.seqs().chain(behind.flat_map(Run::seqs));
+        seqs.take(HEADS_PAGE).collect()
     }
 }
 
