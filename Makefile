@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run dev build test mutants lint proto bench clean
+.PHONY: help run dev build test seeds mutants lint proto bench clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
@@ -24,6 +24,10 @@ test: ## All tests, against a private PostgreSQL
 	@.ci/timed "test: build" 600 cargo build --workspace --bins
 	@.ci/timed "test: run" 900 .ci/suites $(TARGET)/debug/with-postgres \
 		cargo test --workspace --no-fail-fast
+
+seeds: ## Simulates 20 000 worlds, or SEEDS=n from SEED_FROM=m on, on one core at most
+	@SEEDS=$${SEEDS:-20000} .ci/timed "seeds" 600 nice -n 19 taskset --cpu-list 0 \
+		cargo test --quiet --workspace --lib simulation::nothing
 
 mutants: ## Breaks one rule after the other, and sees that a test fails each time; half an hour
 	@.ci/mutants
