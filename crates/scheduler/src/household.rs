@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::Micros;
-use store::{Error, KeepHouse};
+use store::{Error, KeepHouse, SharedStorage};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -17,38 +17,35 @@ const QUIET: Duration = Duration::from_secs(2 * 3_600);
 
 /// One round at a time.
 pub(crate) struct Household {
-    idle: Option<Box<dyn KeepHouse>>,
-    round: Option<JoinHandle<Box<dyn KeepHouse>>>,
+    database: SharedStorage,
+    round: Option<JoinHandle<()>>,
     last: Instant,
 }
 
 impl Household {
-    pub(crate) fn new(keeper: Box<dyn KeepHouse>) -> Self {
+    pub(crate) fn new(database: SharedStorage) -> Self {
         Self {
-            idle: Some(keeper),
+            database,
             round: None,
             last: Instant::now(),
         }
     }
 
-    /// Begins a round if it is time for one and the last has ended.
+    /// Begins a round if it is time for one and the last has ended, however it did.
     pub(crate) fn keep(&mut self, now: Micros) {
-        if self.last.elapsed() < EVERY {
+        let under_way = self
+            .round
+            .as_ref()
+            .is_some_and(|round| !round.is_finished());
+        if under_way || self.last.elapsed() < EVERY {
             return;
         }
-        if let Some(round) = self.round.take_if(|round| round.is_finished()) {
-            // A round never panics, so its keeper comes back.
-            self.idle = futures::FutureExt::now_or_never(round).and_then(Result::ok);
-        }
-        let Some(mut keeper) = self.idle.take() else {
-            return;
-        };
         self.last = Instant::now();
+        let mut keeper = self.database.housekeeper();
         self.round = Some(tokio::spawn(async move {
             if let Err(error) = round(&mut *keeper, now).await {
                 tracing::warn!(%error, "old windows can't be seen to just now");
             }
-            keeper
         }));
     }
 }

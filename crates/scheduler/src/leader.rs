@@ -60,7 +60,7 @@ impl Leader {
         let lease = holder.lease;
         let election = shared.database.election(holder);
         Self {
-            house: Household::new(shared.database.housekeeper()),
+            house: Household::new(Arc::clone(&shared.database)),
             shared,
             election,
             lease,
