@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::lane::Link;
 use store::{Claimant, Error, Settled};
 
 use crate::world::*;
@@ -28,6 +29,26 @@ async fn a_deposed_owner_writes_nothing_and_is_told() {
     new_writer.commit(&world.windows, &batch).await.unwrap();
     apply(&mut new, &batch);
     assert_eq!(new_writer.replay(new.id()).await.unwrap(), new);
+}
+
+#[tokio::test]
+async fn a_row_goes_in_only_behind_the_row_that_its_writer_knows() {
+    let mut world = World::new().await;
+    let (lane, mut writer, _) = world.owner().await;
+    let before = lane.link();
+    let nowhere = before.next(before.batch);
+    let another = Link {
+        batch: before.batch ^ 1,
+        ..before
+    };
+    for previous in [nowhere, another] {
+        let mut batch = submission(&lane, world.now, 1, 0);
+        let row = &mut batch.rows[0];
+        (row.previous, row.link) = (previous, previous.next(row.link.batch));
+        let refused = writer.commit(&world.windows, &batch).await;
+        assert!(matches!(refused, Err(Error::Deposed { .. })), "{refused:?}");
+    }
+    assert_eq!(writer.replay(lane.id()).await.unwrap(), lane);
 }
 
 #[tokio::test]
