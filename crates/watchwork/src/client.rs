@@ -170,10 +170,18 @@ impl Client {
         self.get(id).await
     }
 
-    /// An error of the connection, not of the API, says what could not be reached.
+    /// An error of the connection, not of the API, says what could not be reached; so does one without a word,
+    /// as servers give that don't know the API.
     fn named(&self, status: Status) -> Status {
         let (address, why) = (&self.address, status.message());
         match Lost::of(&status) {
+            None if why.is_empty() => Status::new(
+                status.code(),
+                format!(
+                    "{address} answers nothing but {:?}: is it a gateway's address?",
+                    status.code()
+                ),
+            ),
             None => status,
             Some(Lost::NeverThere) => Status::unavailable(format!(
                 "{address} can't be reached ({why}): does a gateway run there?"

@@ -20,6 +20,7 @@ use super::stored::Room;
 use crate::dispatch::{Bell, Servings};
 use crate::line_metrics::LinesMetrics;
 use crate::log_budget::LogBudget;
+use crate::recurring::Recurring;
 use crate::shared::Shared;
 use crate::turns::TurnOrder;
 
@@ -55,6 +56,8 @@ pub(crate) struct Group {
     pub(super) lanes: BTreeMap<LaneId, Lane>,
     pub(super) sides: FxHashMap<LaneId, Side>,
     pub(super) room: Room,
+    /// There is no window to write to.
+    pub(super) windowless: Recurring,
     /// Draws back-offs and batch ids.
     pub(super) chance: StdRng,
     pub(super) recent_keys: RecentKeys,
@@ -93,6 +96,7 @@ impl Group {
             place,
             writer: shared.database.writer(),
             room: Room::new(shared.waiting_share),
+            windowless: Recurring::default(),
             lines: LinesMetrics::new(Arc::clone(&shared.metrics)),
             log_budget: LogBudget::new(Arc::clone(&shared.metrics)),
             shared,

@@ -101,9 +101,12 @@ impl Group {
     async fn prepare(&mut self, windows: &WindowMap, at: Micros) -> Option<Reads> {
         if !windows.covers(at.hour()) {
             let hour = at.hour().0;
-            tracing::warn!(event = "no_window", hour, "no leader has made windows");
+            if self.windowless.is_news("no window") {
+                tracing::warn!(event = "no_window", hour, "no leader has made windows");
+            }
             return None;
         }
+        self.windowless.end();
         if !self.move_chains_on(windows, at).await {
             return None;
         }

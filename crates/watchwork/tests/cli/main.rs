@@ -81,6 +81,18 @@ async fn exit_codes_say_what_happened() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_word_is_taken_for_one_of_another_server() {
+    let api = ScriptedApi::start().await;
+    api.fails_with(Status::new(tonic::Code::Unimplemented, ""));
+    let ended = watchwork(&api, &["get", ID]).await;
+    let told = stderr(&ended);
+    assert!(
+        told.contains(&api.address) && told.contains("gateway"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
 async fn watch_goes_on_after_a_gateway_that_went_away() {
     let api = ScriptedApi::start().await;
     let running = || Ok(change(ExecutionState::Running));
