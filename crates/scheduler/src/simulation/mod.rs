@@ -28,7 +28,8 @@ pub(crate) use history::History;
 /// Sees a lane after a row was applied to it.
 pub(crate) type Witness = Arc<dyn Fn(&Lane) + Send + Sync>;
 
-/// Seeds that a test run plays; more with `SEEDS=n`, from `SEED_FROM=m` on.
+/// Seeds that a test run plays; more with `SEEDS=n`, from `SEED_FROM=m` on, on as many cores as there are or
+/// `THREADS`.
 const SEEDS: u64 = 400;
 
 fn number(name: &str) -> Option<u64> {
@@ -47,7 +48,8 @@ fn nothing_is_lost_or_done_twice_whatever_happens() {
         number("SEED_FROM").unwrap_or(0),
         number("SEEDS").unwrap_or(SEEDS),
     );
-    let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    let cores = || std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    let threads = number("THREADS").unwrap_or_else(cores).max(1);
     let begin = std::time::Instant::now();
     let failures: Vec<String> = std::thread::scope(|scope| {
         let parts: Vec<_> = (0..threads)
