@@ -42,8 +42,6 @@ pub(crate) struct Leader {
     house: Household,
     cleared: Instant,
     term: Option<(Term, Instant)>,
-    /// The installation's lanes are there.
-    lanes_made: bool,
     /// With the lead.
     trouble: Recurring,
     /// With the windows.
@@ -68,7 +66,6 @@ impl Leader {
             terms,
             cleared: Instant::now(),
             term: None,
-            lanes_made: false,
             trouble: Recurring::default(),
             blindness: Recurring::default(),
         }
@@ -148,9 +145,10 @@ impl Leader {
                 tracing::info!(event = "windows_made", made, "windows made ahead");
             }
         }
-        if !self.lanes_made {
+        // As the database has them now: one that was restored may be from before they were made.
+        let lanes = self.shared.view.borrow().lane_owners.len();
+        if lanes < usize::from(self.lanes) {
             self.election.make_lanes(term, self.lanes).await?;
-            self.lanes_made = true;
         }
         self.turn_windows(term).await?;
         self.house.keep(now);
