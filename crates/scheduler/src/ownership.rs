@@ -359,7 +359,7 @@ impl LaneKeeper {
     /// The view tells that nobody owns these lanes. No worker's heartbeat is answered before it knows: what it
     /// holds of them it may run by the answers that it has, for which the next owner waits.
     fn disown(&self, lanes: &[LaneId]) {
-        let own = self.place_in(&self.shared.view.borrow());
+        let own = self.shared.place_in(&self.shared.view.borrow());
         self.shared.view.send_if_modified(|view| {
             let places = lanes.iter().map(|lane| usize::from(lane.0));
             let owned =
@@ -369,13 +369,6 @@ impl LaneKeeper {
             places.iter().for_each(|place| view.lane_owners[*place] = 0);
             !places.is_empty()
         });
-    }
-
-    /// What a view calls this scheduler where it tells of owners.
-    fn place_in(&self, view: &ClusterView) -> Option<u32> {
-        let is_own = |scheduler: &SchedulerAddress| scheduler.scheduler_id == self.claimant.id;
-        let place = view.schedulers.iter().position(is_own)?;
-        u32::try_from(place + 1).ok()
     }
 
     /// Shows every worker the lane without an owner and then with its own, so that each says what it
@@ -398,12 +391,13 @@ impl LaneKeeper {
             view
         };
         let without = with_owner(0);
-        let with = with_owner(self.place_in(&view).unwrap_or(0));
+        let with = with_owner(self.shared.place_in(&view).unwrap_or(0));
+        // First of all: a stream that is being opened misses the messages, and sees that the view has changed.
+        self.shared.view.send_replace(Arc::new(with.clone()));
         for session in self.shared.sessions.all() {
             session.send(work_response::Message::ClusterView(without.clone()));
             session.send(work_response::Message::ClusterView(with.clone()));
         }
-        self.shared.view.send_replace(Arc::new(with));
     }
 
     /// Tells gateways and workers who lives and who owns what, if that has changed.

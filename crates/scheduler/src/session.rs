@@ -189,10 +189,15 @@ impl Session {
         self.gone.store(true, Ordering::Release);
     }
 
+    /// Whether it said goodbye: it holds nothing any more.
+    pub(crate) fn has_left(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
     /// Whether its lease has run out, or it left.
     pub(crate) fn is_over(&self) -> bool {
         let now = u64::try_from(self.begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.gone.load(Ordering::Acquire) || now >= self.lease_until.load(Ordering::Acquire)
+        self.has_left() || now >= self.lease_until.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_connected(&self) -> bool {

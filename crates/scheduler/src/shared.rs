@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use domain::lane::Class;
 use domain::{ExecutionId, IdKey, LaneId, RetryPolicy};
-use proto::v1::ClusterView;
+use proto::v1::{ClusterView, SchedulerAddress};
 use service::SpanSink;
 use store::{Head, Queue, SharedStorage, WindowMap};
 use tokio::sync::watch;
@@ -102,6 +102,13 @@ impl Work {
 }
 
 impl Shared {
+    /// What a view calls this scheduler where it tells of owners.
+    pub(crate) fn place_in(&self, view: &ClusterView) -> Option<u32> {
+        let is_own = |scheduler: &SchedulerAddress| scheduler.scheduler_id == self.scheduler_id;
+        let place = view.schedulers.iter().position(is_own)?;
+        u32::try_from(place + 1).ok()
+    }
+
     /// Shows a lane to whoever watches this scheduler in a test.
     #[cfg(test)]
     pub(crate) fn testify(

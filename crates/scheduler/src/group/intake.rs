@@ -13,7 +13,7 @@ use super::actor::{BATCH, Group};
 use super::input::{Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Submit, Watched};
 use super::memory::InMemory;
 use super::side::Side;
-use crate::session::Session;
+use crate::session::{Session, Slot};
 
 /// How long a worker has to answer a cancellation: longer than it gives a handler to stop.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
@@ -254,7 +254,7 @@ impl Group {
             .get_mut(&id.lane())
             .and_then(|side| side.held.get_mut(&id.seq()));
         let Some(held) = held else { return false };
-        let mine = |slot: &crate::session::Slot| Arc::ptr_eq(slot.session(), session);
+        let mine = |slot: &Slot| Arc::ptr_eq(slot.session(), session);
         if held.known.id != id {
             return false;
         }
@@ -275,7 +275,7 @@ impl Group {
         pending: &mut Pending,
     ) {
         let named: rustc_hash::FxHashSet<_> = held.iter().copied().collect();
-        let mine = |slot: &crate::session::Slot| Arc::ptr_eq(slot.session(), session);
+        let mine = |slot: &Slot| Arc::ptr_eq(slot.session(), session);
         let reports = self.reports_of(AttemptResult::Returned, |held, task| {
             held.slot.as_ref().is_some_and(mine) && !named.contains(&task)
         });
@@ -295,10 +295,14 @@ impl Group {
             pending.report(None, reports);
         }
         let lease = self.shared.worker_lease;
+        // What the last owner answered may give a worker its right for as long as that, whatever it has heard here:
+        // this scheduler may not have answered it for a while.
         let orphaned = |side: &Side| side.adopted.elapsed() >= lease;
-        let reports = self.reports_of(AttemptResult::Lost, |held, (id, _)| match &held.slot {
-            Some(slot) => slot.session().is_over(),
-            None => self.sides.get(&id.lane()).is_some_and(orphaned),
+        let reports = self.reports_of(AttemptResult::Lost, |held, (id, _)| {
+            let session = held.slot.as_ref().map(Slot::session);
+            let left = session.is_some_and(|session| session.has_left());
+            let over = session.is_none_or(|session| session.is_over());
+            left || (over && self.sides.get(&id.lane()).is_some_and(orphaned))
         });
         if !reports.is_empty() {
             pending.report(None, reports);

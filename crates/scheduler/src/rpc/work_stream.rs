@@ -80,13 +80,14 @@ impl WorkStream {
             .set_window(hello.window.min(limits::MAX_SLOTS));
         stream.welcome(outbound);
         stream.revoke(revoked);
+        stream.ask_again();
         Ok(stream)
     }
 
     fn welcome(&mut self, outbound: Outbound) {
         let lease = self.shared.worker_lease;
         let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
-        let view = ClusterView::clone(&self.views.borrow_and_update());
+        let view = ClusterView::clone(&self.views.borrow());
         let welcome = work_response::Message::Welcome(Welcome {
             scheduler_id: self.shared.scheduler_id.clone(),
             lease_us: micros(lease),
@@ -103,6 +104,23 @@ impl WorkStream {
             worker_id = &*self.session.worker_id,
             "worker connected"
         );
+    }
+
+    /// A lane that came while the stream was being opened may have come after its group was told what the worker
+    /// holds, and was announced to nobody here: the worker sees each lane come again, and tells once more.
+    fn ask_again(&mut self) {
+        if !self.views.has_changed().unwrap_or(false) {
+            return;
+        }
+        let mut before = ClusterView::clone(&self.views.borrow());
+        let own = self.shared.place_in(&before);
+        let lanes = before.lane_owners.iter_mut();
+        lanes
+            .filter(|owner| Some(**owner) == own)
+            .for_each(|owner| *owner = 0);
+        self.session
+            .send(work_response::Message::ClusterView(before));
+        self.show_view();
     }
 
     /// Notes where the stream comes from. Two processes of one name are two workers, each with what it holds;
