@@ -51,6 +51,7 @@ impl Group {
 
     /// Plans, commits and applies one batch.
     async fn work_off(&mut self, mut pending: Pending) -> Step {
+        let mut are_keys_known = false;
         for _ in 0..TRIES {
             if self.lanes.is_empty() || self.shared.deadline.has_passed() {
                 pending.refuse(NotTaken::NotOwner);
@@ -63,6 +64,15 @@ impl Group {
                 return Step::HeldUp;
             };
             let (batch, effects) = self.plan((at, &windows), &pending, reads);
+            // No commit of its own tells whether the database still has what memory knows of the keys.
+            if batch.rows.is_empty() && pending.has_keys() && !are_keys_known {
+                are_keys_known = self.look_up_all_keys(&pending).await;
+                if are_keys_known {
+                    continue;
+                }
+                pending.refuse(|_| NotTaken::NotNow);
+                return Step::HeldUp;
+            }
             let begin = SystemTime::now();
             match self.commit(&windows, &batch).await {
                 Fate::Committed => {
@@ -277,16 +287,23 @@ impl Group {
         self.look_up_keys(pending).await
     }
 
-    /// Asks which of a batch's idempotency keys are known, and what they name. Says whether there was an
-    /// answer.
+    /// Asks which of a batch's idempotency keys are known that memory doesn't know, and what they name. Says
+    /// whether there was an answer.
     async fn look_up_keys(&mut self, pending: &Pending) -> bool {
-        let items = pending.submits.iter().flat_map(|submit| &submit.items);
-        let keys = items.filter_map(|item| item.key.map(|key| key.hash));
-        let keys: Vec<[u8; 16]> = keys
-            .filter(|key| self.recent_keys.get(key).is_none())
-            .collect();
-        match within(COMMIT_LIMIT, self.writer.known_keys(&keys)).await {
+        let mut keys = pending.keys();
+        keys.retain(|key| self.recent_keys.get(key).is_none());
+        self.learn_keys(&keys).await
+    }
+
+    /// The same of all its keys, whatever memory knows of them.
+    async fn look_up_all_keys(&mut self, pending: &Pending) -> bool {
+        self.learn_keys(&pending.keys()).await
+    }
+
+    async fn learn_keys(&mut self, keys: &[[u8; 16]]) -> bool {
+        match within(COMMIT_LIMIT, self.writer.known_keys(keys)).await {
             Ok(known) => {
+                keys.iter().for_each(|key| self.recent_keys.remove(key));
                 for KnownKey {
                     key,
                     fingerprint,
@@ -369,6 +386,19 @@ impl Group {
 }
 
 impl Pending {
+    fn has_keys(&self) -> bool {
+        let mut items = self.submits.iter().flat_map(|submit| &submit.items);
+        items.any(|item| item.key.is_some())
+    }
+
+    /// The idempotency keys of what is submitted.
+    fn keys(&self) -> Vec<[u8; 16]> {
+        let items = self.submits.iter().flat_map(|submit| &submit.items);
+        items
+            .filter_map(|item| item.key.map(|key| key.hash))
+            .collect()
+    }
+
     /// Answers what can't be planned just now. Results get no answer: their workers send them again.
     pub(super) fn refuse(self, why: impl Fn(LaneId) -> NotTaken) {
         for submit in self.submits {

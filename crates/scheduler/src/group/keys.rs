@@ -52,6 +52,10 @@ impl RecentKeys {
         }
     }
 
+    pub(super) fn remove(&mut self, hash: &[u8; 16]) {
+        self.named.remove(hash);
+    }
+
     /// Forgets all of them.
     pub(super) fn clear(&mut self) {
         self.named.clear();
