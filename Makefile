@@ -21,7 +21,7 @@ build: ## All binaries
 	@cargo build --workspace --bins
 
 test: ## All tests, against a private PostgreSQL
-	@.ci/timed "test: build" 600 cargo build --workspace --bins
+	@.ci/timed "test: build" 900 cargo build --workspace --all-targets
 	@.ci/timed "test: run" 900 .ci/suites $(TARGET)/debug/with-postgres \
 		cargo test --workspace --no-fail-fast
 
