@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::internal::v1::{WatchClusterRequest, WatchClusterResponse};
 use rand::seq::SliceRandom as _;
+use service::Recurring;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status, Streaming};
@@ -53,8 +54,8 @@ pub(crate) struct ViewWatcher {
     token: ServiceToken,
     views: watch::Sender<Arc<View>>,
     sight: watch::Sender<Sight>,
-    /// Whether people know already that nobody can be reached.
-    said_unreachable: bool,
+    /// Nobody can be reached.
+    blindness: Recurring,
 }
 
 impl ViewWatcher {
@@ -66,7 +67,7 @@ impl ViewWatcher {
             token,
             views,
             sight,
-            said_unreachable: false,
+            blindness: Recurring::default(),
         }
     }
 
@@ -115,7 +116,7 @@ impl ViewWatcher {
         }
         match refusals == asked && asked > 0 {
             true => self.say_refused(&last_error),
-            false => self.say_unreachable(&last_error),
+            false => self.say_unreachable(asked, &last_error),
         }
         false
     }
@@ -159,7 +160,7 @@ impl ViewWatcher {
     ) {
         self.take_view(first);
         self.sight.send_replace(Sight::Clear);
-        self.said_unreachable = false;
+        self.blindness.end();
         let schedulers = self.views.borrow().schedulers();
         tracing::info!(
             event = "cluster_view_found",
@@ -204,10 +205,18 @@ impl ViewWatcher {
         }
     }
 
-    fn say_unreachable(&mut self, last_error: &str) {
-        if !std::mem::replace(&mut self.said_unreachable, true) {
+    fn say_unreachable(&mut self, tried: usize, last_error: &str) {
+        if self.blindness.is_news("no scheduler") {
             let event = "no_scheduler_reachable";
-            tracing::warn!(event, last_error, "no scheduler can be reached; trying on");
+            let seeds = self.seeds.iter().map(Seed::to_string);
+            let seeds = seeds.collect::<Vec<_>>().join(",");
+            tracing::warn!(
+                event,
+                tried,
+                seeds,
+                last_error,
+                "no scheduler can be reached, neither those that were known nor SCHEDULERS; trying on"
+            );
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::household::Household;
-use crate::recurring::Recurring;
 use crate::shared::Shared;
+use service::Recurring;
 
 /// How often a follower looks whether there is a leader, and everybody at the windows.
 const LOOK: Duration = Duration::from_secs(1);

@@ -19,7 +19,6 @@ mod options;
 mod ownership;
 mod peers;
 mod posting;
-mod recurring;
 mod rpc;
 mod seed;
 mod server;

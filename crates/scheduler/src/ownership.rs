@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::{Adopted, Input};
-use crate::recurring::Recurring;
 use crate::shared::{Groups, Shared};
+use service::Recurring;
 
 /// How often the leases are renewed: a lease outlives two lost renewals.
 const RENEWALS_PER_LEASE: u32 = 4;

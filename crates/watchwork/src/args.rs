@@ -106,7 +106,7 @@ pub(crate) struct SubmitArgs {
     pub(crate) job_type: String,
 
     /// The queue it waits in.
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = "default", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) queue: String,
 
     /// How urgent it is.
@@ -134,7 +134,7 @@ pub(crate) struct SubmitArgs {
     pub(crate) max_attempts: Option<u32>,
 
     /// How long one attempt may run, with a unit: `30s`, `5m`.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout, allow_hyphen_values = true)]
     pub(crate) timeout: Option<Duration>,
 
     /// Makes it safe to submit again: within 24 hours the same key gives the same execution. What is
@@ -147,7 +147,7 @@ pub(crate) struct SubmitArgs {
     pub(crate) at: Option<Timestamp>,
 
     /// How long from now it is due, with a unit: `90s`, `2h 30m`.
-    #[arg(long = "in", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "in", value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     pub(crate) delay: Option<Duration>,
 
     /// Wait until it is final, then show it.
@@ -159,7 +159,7 @@ pub(crate) struct SubmitArgs {
 #[derive(Args, Debug)]
 pub(crate) struct IdArgs {
     /// The execution's id.
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) id: String,
 }
 
@@ -168,6 +168,7 @@ pub(crate) struct IdArgs {
 pub(crate) struct WatchArgs {
     /// The executions' ids.
     #[arg(value_name = "ID", required = true, num_args = 1..=domain::limits::MAX_WATCHED)]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) ids: Vec<String>,
 }
 
@@ -176,6 +177,7 @@ pub(crate) struct WatchArgs {
 pub(crate) struct CancelArgs {
     /// The executions' ids.
     #[arg(value_name = "ID", required = true, num_args = 1..=domain::limits::MAX_WATCHED)]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) ids: Vec<String>,
 
     /// Wait until those that were running are final too.
@@ -214,6 +216,22 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match text.starts_with('-') {
+        true => Err("it can't be negative".to_owned()),
+        false => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => {
+            Err("it must be more than nothing; without it an attempt has the default".to_owned())
+        }
+        timeout => Ok(timeout),
+    }
+}
+
 fn parse_time(text: &str) -> Result<Timestamp, String> {
     let time = OffsetDateTime::parse(text, &Rfc3339)
         .map_err(|error| format!("expected a time such as 2026-09-21T14:00:00Z: {error}"))?;
@@ -244,6 +262,9 @@ mod tests {
             ["--label", "=b"],
             ["--timeout", "10"],
             ["--in", "10"],
+            ["--in", "-5s"],
+            ["--timeout", "0s"],
+            ["--queue", ""],
             ["--at", "2026-09-21"],
         ];
         for wrong in wrong {

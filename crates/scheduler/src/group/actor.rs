@@ -20,9 +20,9 @@ use super::stored::Room;
 use crate::dispatch::{Bell, Servings};
 use crate::line_metrics::LinesMetrics;
 use crate::log_budget::LogBudget;
-use crate::recurring::Recurring;
 use crate::shared::Shared;
 use crate::turns::TurnOrder;
+use service::Recurring;
 
 /// Inputs beyond this wait at the sender.
 const QUEUE: usize = 1_024;

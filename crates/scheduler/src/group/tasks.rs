@@ -191,7 +191,8 @@ pub(super) fn notify(
             state: ExecutionState::Cancelled,
             reason: Reason::Cancelled,
             attempt: *attempt,
-            fence: *fence,
+            // The number of the outcome: nobody claimed it by that.
+            fence: if *attempt == 0 { 0 } else { *fence },
             worker: Arc::from(""),
         }),
         CancelledNow::Told { .. } => None,

@@ -55,7 +55,8 @@ impl InRows<'_> {
             reason: last.map_or(0, |last| i32::from(last.reason)),
             since: last.map_or(self.accepted, |last| last.at),
             attempt: last.map_or(0, |last| u16::try_from(last.attempt).unwrap_or(0)),
-            fence: last.map_or(0, |last| last.fence),
+            // An outcome that is no attempt's has a number of its own, which nobody claimed it by.
+            fence: last.map_or(0, |last| if last.attempt == 0 { 0 } else { last.fence }),
             worker: self.worker.to_owned(),
         }
     }
@@ -114,6 +115,7 @@ pub(super) async fn execution(
     let job_type = catalog.job_type(head.job_type).await.ok().flatten();
     let policy = catalog.policy(head.retry_policy).await.ok().flatten();
     let last = stored.attempts.last();
+    let attempts = attempts(stored, memory);
     let retrying = standing.state == ExecutionState::Retrying;
     let succeeded = stored
         .attempts
@@ -126,7 +128,7 @@ pub(super) async fn execution(
         priority: head.priority as i32,
         state: standing.state as i32,
         reason: standing.reason,
-        fence: standing.fence,
+        fence: attempts.last().map_or(0, |attempt| attempt.fence),
         labels: head.labels.clone().into_iter().collect(),
         correlation_id: correlation_id(id, head.correlation_id.as_deref()),
         submitted_at: Some(timestamp(head.accepted)),
@@ -135,7 +137,7 @@ pub(super) async fn execution(
             .filter(|_| retrying)
             .and_then(|last| last.next_at)
             .map(timestamp),
-        attempts: attempts(stored, memory),
+        attempts,
         output: succeeded
             .and_then(|a| a.output.clone())
             .map(Into::into)

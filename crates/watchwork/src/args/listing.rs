@@ -7,7 +7,7 @@ use proto::v1::ExecutionState;
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
     /// Only this queue's.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) queue: Option<String>,
 
     /// Only those in this state; may be repeated.
@@ -15,7 +15,7 @@ pub(crate) struct ListArgs {
     pub(crate) states: Vec<State>,
 
     /// Only this type's.
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) job_type: Option<String>,
 
     /// At most so many.

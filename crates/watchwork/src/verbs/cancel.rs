@@ -56,6 +56,14 @@ async fn end_before(client: &Client, id: &str, status: &Status) -> Option<Execut
     is_final(execution.state()).then(|| execution.state())
 }
 
+/// Whether it may have happened though no answer says so.
+fn is_in_doubt(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled
+    )
+}
+
 async fn wait_for(
     client: &Client,
     ids: Vec<String>,
@@ -111,6 +119,10 @@ impl<'a> Report<'a> {
     ) -> Result<(), Failure> {
         let why = match state {
             Some(state) => format!("it is {} already", state_name(state)),
+            None if is_in_doubt(status) => format!(
+                "{}; it may be cancelled all the same: cancelling it again does no harm",
+                status.message()
+            ),
             None => status.message().to_owned(),
         };
         self.note(Failure::from(status.clone()).kind);

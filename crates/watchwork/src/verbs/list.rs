@@ -31,6 +31,9 @@ pub(crate) async fn list(output: &Output, client: &Client, args: &ListArgs) -> R
         }
         show(output, &mut columns, &page)?;
     }
+    if pages.shown == 0 && !output.is_json() {
+        eprintln!("watchwork: there is none");
+    }
     if pages.more_follow() {
         eprintln!("watchwork: more follow: --limit N shows so many, --all shows all");
     }
@@ -83,6 +86,8 @@ struct Pages<'a> {
     request: ListExecutionsRequest,
     /// How many executions may still come; `None`: all there are.
     room: Option<usize>,
+    /// How many executions came.
+    shown: usize,
     is_last: bool,
 }
 
@@ -102,6 +107,7 @@ impl<'a> Pages<'a> {
             client,
             request,
             room,
+            shown: 0,
             is_last: false,
         }
     }
@@ -117,6 +123,7 @@ impl<'a> Pages<'a> {
         self.room = self
             .room
             .map(|room| room.saturating_sub(page.executions.len()));
+        self.shown += page.executions.len();
         self.is_last = page.next_page_token.is_empty();
         self.request.page_token = page.next_page_token;
         Ok(Some(page.executions))

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::time::SystemTime;
@@ -71,14 +72,26 @@ fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
         priority: Priority::from(args.priority) as i32,
         payload: payload.into(),
         content_type: content_type.to_owned(),
-        headers: args.headers.into_iter().collect(),
-        labels: args.labels.into_iter().collect(),
+        headers: by_name("--header", args.headers)?,
+        labels: by_name("--label", args.labels)?,
         correlation_id: args.correlation_id.unwrap_or_default(),
         retry_policy,
         timeout: timeout.map_err(|_| Failure::usage("--timeout is too long"))?,
         idempotency_key: args.idempotency_key.unwrap_or_default(),
         due_at,
     })
+}
+
+fn by_name(option: &str, pairs: Vec<(String, String)>) -> Result<HashMap<String, String>, Failure> {
+    let mut named = HashMap::new();
+    for (name, value) in pairs {
+        if named.contains_key(&name) {
+            let message = format!("{option} {name} is given twice");
+            return Err(Failure::usage(message));
+        }
+        named.insert(name, value);
+    }
+    Ok(named)
 }
 
 fn due_at(args: &SubmitArgs) -> Result<Option<Timestamp>, Failure> {

@@ -10,14 +10,14 @@ const QUIET: Duration = Duration::from_secs(60);
 const BREATH: Duration = Duration::from_secs(5);
 
 /// What of a trouble is told: that it began, that it became another one, and now and then that it lasts.
-#[derive(Default)]
-pub(crate) struct Recurring {
+#[derive(Debug, Default)]
+pub struct Recurring {
     told: Option<(String, Instant)>,
 }
 
 impl Recurring {
     /// Whether this is to be told now.
-    pub(crate) fn is_news(&mut self, trouble: &str) -> bool {
+    pub fn is_news(&mut self, trouble: &str) -> bool {
         let is_news = self.told.as_ref().is_none_or(|(told, at)| {
             let quiet = if told == trouble { QUIET } else { BREATH };
             at.elapsed() >= quiet
@@ -29,7 +29,7 @@ impl Recurring {
     }
 
     /// It is over. Says whether there was any.
-    pub(crate) fn end(&mut self) -> bool {
+    pub fn end(&mut self) -> bool {
         self.told.take().is_some()
     }
 }
