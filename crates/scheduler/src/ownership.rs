@@ -374,20 +374,18 @@ impl LaneKeeper {
     /// Shows every worker the lane without an owner and then with its own, so that each says what it
     /// holds of it even if the owner has not changed.
     fn announce(&self, lane: LaneId) {
-        let view = Arc::clone(&self.shared.view.borrow());
+        let mut view = ClusterView::clone(&self.shared.view.borrow());
         let place = usize::from(lane.0);
-        if view.lane_owners.get(place).is_none() {
-            return;
+        // The view may be from before the lane came, or was made.
+        if view.lane_owners.len() <= place {
+            view.lane_owners.resize(place + 1, 0);
+            view.lane_epochs.resize(place + 1, 0);
         }
+        let epoch = self.held.get(&lane).map_or(0, |lease| lease.epoch);
+        view.lane_epochs[place] = u64::try_from(epoch).unwrap_or(0);
         let with_owner = |owner: u32| {
-            let mut view = ClusterView::clone(&view);
+            let mut view = view.clone();
             view.lane_owners[place] = owner;
-            // The view may be from before the lane came.
-            if let (Some(epoch), Some(lease)) =
-                (view.lane_epochs.get_mut(place), self.held.get(&lane))
-            {
-                *epoch = u64::try_from(lease.epoch).unwrap_or(0);
-            }
             view
         };
         let without = with_owner(0);

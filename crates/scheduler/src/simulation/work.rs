@@ -397,6 +397,7 @@ impl Worker {
             self.world
                 .history
                 .note(|| format!("{}: refuses {id}: {from} isn't the owner", self.name));
+            self.streams.remove(from);
             return;
         }
         let Some(granted) = self

@@ -23,7 +23,7 @@ impl Link {
             return;
         };
         match message {
-            Response::Dispatch(dispatch) => self.take_on(scheduler, dispatch.tasks),
+            Response::Dispatch(dispatch) => self.take_on((peer, scheduler), dispatch.tasks),
             Response::Settlements(settled) => self.settle(peer, &settled.settlements),
             Response::ClusterView(view) => self.see(view, scheduler),
             Response::Revoke(revoked) => self.revoke(scheduler, &revoked.held),
@@ -35,8 +35,8 @@ impl Link {
         }
     }
 
-    fn take_on(&mut self, origin: SchedulerRef, tasks: Vec<v1::Task>) {
-        let now = Instant::now();
+    fn take_on(&mut self, (peer, origin): (PeerId, SchedulerRef), tasks: Vec<v1::Task>) {
+        let (now, mut refused) = (Instant::now(), false);
         for mut wire in tasks {
             match Task::take(&mut wire, now) {
                 Some(task) if self.holdings.covers(task.execution_id, task.fence) => {}
@@ -46,10 +46,16 @@ impl Link {
                         execution_id,
                         fence,
                     });
+                    refused = true;
                 }
                 Some(task) => self.hold(origin, task, wire.payload, now),
                 None => self.tell(Notice::NonsenseTask { fence: wire.fence }),
             }
+        }
+        if refused {
+            // It may be the owner all the same, and wait for them: the next Hello tells that they aren't held, and
+            // its answer who owns what.
+            self.lost(peer, "it handed out what it doesn't own".to_owned());
         }
     }
 

@@ -114,6 +114,21 @@ async fn a_result_outlives_its_stream() {
 }
 
 #[tokio::test]
+async fn whoever_hands_out_what_another_owns_hears_by_the_next_hello_that_it_is_not_held() {
+    let (mut a, mut b) = (Scheduler::start("a").await, Scheduler::start("b").await);
+    let _worker = worker::start(&a, 4);
+    let with_a = a.welcome_to(LEASE, view(&[&a, &b], &[2])).await;
+    let _with_b = b.welcome_to(LEASE, view(&[&a, &b], &[2])).await;
+    with_a.dispatch([task(0, 1, "noop", "")]).await;
+
+    let mut with_a = a.welcome_to(LEASE, view(&[&a, &b], &[1])).await;
+    assert!(with_a.hello.held.is_empty());
+    with_a.dispatch([task(0, 2, "noop", "")]).await;
+    let result = with_a.result().await;
+    assert_eq!(result.execution_id, execution(0, 2).as_bytes().as_slice());
+}
+
+#[tokio::test]
 async fn a_task_that_is_held_already_is_not_run_again() {
     let mut a = Scheduler::start("a").await;
     let worker = worker::start(&a, 4);
