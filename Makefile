@@ -26,7 +26,7 @@ test: ## All tests, against a private PostgreSQL
 		cargo test --workspace --no-fail-fast
 
 seeds: ## Simulates 20 000 worlds, or SEEDS=n from SEED_FROM=m on, on one core at most
-	@SEEDS=$${SEEDS:-20000} THREADS=1 .ci/timed "seeds" 600 nice -n 19 \
+	@SEEDS=$${SEEDS:-20000} THREADS=1 .ci/timed "seeds" 900 nice -n 19 \
 		cargo test --quiet --workspace --lib simulation::nothing
 
 mutants: ## Breaks one rule after the other, and sees that a test fails each time; half an hour
