@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::Micros;
@@ -43,19 +43,29 @@ pub(crate) struct Deadline {
     begin: Instant,
     /// Microseconds after `begin`.
     until: AtomicI64,
+    /// How often it had passed when it was renewed.
+    lapses: AtomicU64,
 }
+
+/// A time without a break in which a [`Deadline`] had not passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Term(u64);
 
 impl Deadline {
     pub(crate) fn passed_already() -> Self {
         Self {
             begin: Instant::now(),
             until: AtomicI64::new(-1),
+            lapses: AtomicU64::new(0),
         }
     }
 
     /// A lease was renewed by a request sent at `sent`: counted from then, since the database may have
     /// counted from then, and short of a margin for clocks that run at different speeds.
     pub(crate) fn renewed(&self, sent: Instant, lease: Duration) {
+        if self.has_passed() {
+            self.lapses.fetch_add(1, Ordering::Release);
+        }
         let until = sent.duration_since(self.begin) + lease - lease / 16;
         self.until.store(
             i64::try_from(until.as_micros()).unwrap_or(i64::MAX),
@@ -67,6 +77,12 @@ impl Deadline {
     pub(crate) fn has_passed(&self) -> bool {
         let now = i64::try_from(self.begin.elapsed().as_micros()).unwrap_or(i64::MAX);
         now >= self.until.load(Ordering::Acquire)
+    }
+
+    /// The term that lasts; none if the deadline has passed. Between two looks that gave the same term
+    /// nobody else can have had a lane of this owner, however long the process was stopped between them.
+    pub(crate) fn term(&self) -> Option<Term> {
+        (!self.has_passed()).then(|| Term(self.lapses.load(Ordering::Acquire)))
     }
 }
 
@@ -86,9 +102,28 @@ mod tests {
         let late = Deadline {
             begin: long_ago,
             until: AtomicI64::new(-1),
+            lapses: AtomicU64::new(0),
         };
         late.renewed(long_ago, Duration::from_secs(8));
         assert!(late.has_passed(), "7.5 s of 8 s are trusted");
+    }
+
+    #[test]
+    fn a_term_ends_with_the_first_lapse_and_lasts_through_renewals_in_time() {
+        let deadline = Deadline::passed_already();
+        assert_eq!(deadline.term(), None);
+        deadline.renewed(Instant::now(), Duration::from_secs(8));
+        let first = deadline.term();
+        assert!(first.is_some());
+        deadline.renewed(Instant::now(), Duration::from_secs(8));
+        assert_eq!(deadline.term(), first, "renewed in time");
+        deadline.renewed(Instant::now(), Duration::ZERO);
+        assert_eq!(deadline.term(), None, "passed");
+        deadline.renewed(Instant::now(), Duration::from_secs(8));
+        assert!(
+            deadline.term().is_some_and(|term| Some(term) != first),
+            "another term"
+        );
     }
 
     #[test]

@@ -359,15 +359,9 @@ impl LaneKeeper {
     /// The view tells that nobody owns these lanes. No worker's heartbeat is answered before it knows: what it
     /// holds of them it may run by the answers that it has, for which the next owner waits.
     fn disown(&self, lanes: &[LaneId]) {
-        let own = self.shared.place_in(&self.shared.view.borrow());
         self.shared.view.send_if_modified(|view| {
-            let places = lanes.iter().map(|lane| usize::from(lane.0));
-            let owned =
-                |place: &usize| own.is_some() && view.lane_owners.get(*place) == own.as_ref();
-            let places: Vec<usize> = places.filter(owned).collect();
-            let view = Arc::make_mut(view);
-            places.iter().for_each(|place| view.lane_owners[*place] = 0);
-            !places.is_empty()
+            let is_given_up = |place| lanes.iter().any(|lane| usize::from(lane.0) == place);
+            self.shared.disown(Arc::make_mut(view), is_given_up)
         });
     }
 
@@ -383,18 +377,14 @@ impl LaneKeeper {
         }
         let epoch = self.held.get(&lane).map_or(0, |lease| lease.epoch);
         view.lane_epochs[place] = u64::try_from(epoch).unwrap_or(0);
-        let with_owner = |owner: u32| {
-            let mut view = view.clone();
-            view.lane_owners[place] = owner;
-            view
-        };
-        let without = with_owner(0);
-        let with = with_owner(self.shared.place_in(&view).unwrap_or(0));
+        view.lane_owners[place] = self.shared.place_in(&view).unwrap_or(0);
+        let mut without = view.clone();
+        self.shared.disown(&mut without, |other| other == place);
         // First of all: a stream that is being opened misses the messages, and sees that the view has changed.
-        self.shared.view.send_replace(Arc::new(with.clone()));
+        self.shared.view.send_replace(Arc::new(view.clone()));
         for session in self.shared.sessions.all() {
             session.send(work_response::Message::ClusterView(without.clone()));
-            session.send(work_response::Message::ClusterView(with.clone()));
+            session.send(work_response::Message::ClusterView(view.clone()));
         }
     }
 

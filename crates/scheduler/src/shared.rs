@@ -109,6 +109,22 @@ impl Shared {
         u32::try_from(place + 1).ok()
     }
 
+    /// Makes a view say of those lanes of this scheduler that are meant that nobody owns them. Says whether it
+    /// said otherwise before.
+    pub(crate) fn disown(&self, view: &mut ClusterView, is_meant: impl Fn(usize) -> bool) -> bool {
+        let Some(own) = self.place_in(view) else {
+            return false;
+        };
+        let mut has_changed = false;
+        for (place, owner) in view.lane_owners.iter_mut().enumerate() {
+            if *owner == own && is_meant(place) {
+                *owner = 0;
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+
     /// Shows a lane to whoever watches this scheduler in a test.
     #[cfg(test)]
     pub(crate) fn testify(

@@ -274,6 +274,7 @@ impl Watch {
     async fn wait_after(&mut self, status: Status) -> Result<(), Status> {
         let was_open = self.changes.take().is_some();
         let is_passing = status.code() == Code::Unavailable
+            || Lost::of(&status).is_some()
             || (was_open
                 && matches!(
                     status.code(),

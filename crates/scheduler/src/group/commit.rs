@@ -131,6 +131,9 @@ impl Group {
         if batch.rows.is_empty() {
             return Fate::Committed;
         }
+        let Some(term) = self.shared.deadline.term() else {
+            return Fate::Never;
+        };
         let Err(error) = within(COMMIT_LIMIT, self.writer.commit(windows, batch)).await else {
             return Fate::Committed;
         };
@@ -146,7 +149,7 @@ impl Group {
             error => {
                 tracing::warn!(event = "commit_in_doubt", lanes = batch.rows.len(), %error,
                     "a commit failed or its answer is lost: finding out which");
-                self.settle(windows, batch).await
+                self.settle(windows, batch, term).await
             }
         }
     }

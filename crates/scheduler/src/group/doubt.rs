@@ -7,6 +7,7 @@ use store::{Batch, Error, Settled, WindowMap, within};
 
 use super::actor::Group;
 use super::commit::COMMIT_LIMIT;
+use crate::clock::Term;
 
 /// How long is waited before the database is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,15 +34,16 @@ pub(super) enum Fate {
 
 impl Group {
     /// Finds out what became of a batch: an empty row in the place of one of its rows waits for whatever is
-    /// under way, and then one of the two is there for good. All rows of a batch share its fate.
-    pub(super) async fn settle(&mut self, windows: &WindowMap, batch: &Batch) -> Fate {
+    /// under way, and then one of the two is there for good. All rows of a batch share its fate. The commit
+    /// began in `term`.
+    pub(super) async fn settle(&mut self, windows: &WindowMap, batch: &Batch, term: Term) -> Fate {
         let Some(row) = batch.rows.first() else {
             return Fate::Committed;
         };
         let mut tries = 0;
         while !self.shared.deadline.has_passed() {
             let Some(blank) = self.blank(row) else {
-                return Fate::Deposed;
+                return Fate::Unknown;
             };
             match within(COMMIT_LIMIT, self.writer.settle(windows, &blank)).await {
                 Ok(Settled::Never) => {
@@ -52,11 +54,12 @@ impl Group {
                     return self.commit_once_more(windows, batch).await;
                 }
                 Ok(Settled::There(_)) => return Fate::Deposed,
-                // While nobody else can have the lane. Later the row may have been there, and have gone with
-                // its window.
-                Err(Error::Deposed { .. }) if !self.shared.deadline.has_passed() => {
+                // Neither the row nor the one before it. Had anybody else been able to have the lane since the
+                // commit began, the row could have been there, and have gone with its window.
+                Err(Error::Deposed { .. }) if self.shared.deadline.term() == Some(term) => {
                     return Fate::Deposed;
                 }
+                Err(Error::Deposed { .. }) => return Fate::Unknown,
                 Err(error) => {
                     self.note_database_error(&error);
                     tries += 1;
@@ -78,7 +81,7 @@ impl Group {
             return Fate::Committed;
         };
         let Some(mut lane) = self.lanes.get(&row.lane).cloned() else {
-            return Fate::Deposed;
+            return Fate::Unknown;
         };
         let own = batch.rows.iter().filter(|other| other.lane == row.lane);
         if own

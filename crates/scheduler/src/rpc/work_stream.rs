@@ -113,11 +113,7 @@ impl WorkStream {
             return;
         }
         let mut before = ClusterView::clone(&self.views.borrow());
-        let own = self.shared.place_in(&before);
-        let lanes = before.lane_owners.iter_mut();
-        lanes
-            .filter(|owner| Some(**owner) == own)
-            .for_each(|owner| *owner = 0);
+        self.shared.disown(&mut before, |_| true);
         self.session
             .send(work_response::Message::ClusterView(before));
         self.show_view();

@@ -1,9 +1,10 @@
 use proto::v1::ExecutionState;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tonic::Status;
 
 use crate::scripted_api::{ID, ScriptedApi, change, execution};
-use crate::{code, stderr, stdout, values, watchwork};
+use crate::{code, hear_out, stderr, stdout, values, watchwork};
 
 const OTHER_ID: &str = "0199c8a1-7d2e-8003-8000-0000000c3a92";
 
@@ -72,6 +73,18 @@ async fn exit_codes_say_why_nothing_was_cancelled() {
     api.cancels(OTHER_ID, Err(Status::unavailable("no owner")));
     assert_eq!(code(&watchwork(&api, &["cancel", ID, OTHER_ID]).await), 1);
     assert_eq!(code(&watchwork(&api, &["cancel"]).await), 2);
+}
+
+#[tokio::test]
+async fn whose_answer_was_lost_is_told_that_it_may_be_cancelled_all_the_same() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = ScriptedApi::at(listener.local_addr().unwrap());
+    tokio::spawn(async move { hear_out(&listener).await });
+    let lost = watchwork(&api, &["cancel", ID]).await;
+    assert_eq!((code(&lost), stdout(&lost)), (4, String::new()));
+    let told = stderr(&lost);
+    assert!(told.contains(&api.address), "{told}");
+    assert!(told.contains("it may be cancelled all the same"), "{told}");
 }
 
 #[tokio::test]

@@ -84,6 +84,23 @@ async fn a_list_is_a_table_for_people() {
 }
 
 #[tokio::test]
+async fn an_empty_list_says_so_to_people_and_is_no_line_for_programs() {
+    let api = ScriptedApi::start().await;
+    api.lists(page(0, ""));
+    let ended = watchwork(&api, &["list"]).await;
+    assert_eq!(code(&ended), 0);
+    assert_eq!(stdout(&ended).lines().count(), 1, "the table's head");
+    assert_eq!(stderr(&ended), "watchwork: there is none\n");
+
+    api.lists(page(0, ""));
+    let ended = watchwork(&api, &["list", "-o", "json"]).await;
+    assert_eq!(
+        (stdout(&ended), stderr(&ended)),
+        (String::new(), String::new())
+    );
+}
+
+#[tokio::test]
 async fn a_list_is_a_value_a_line_for_programs() {
     let api = ScriptedApi::start().await;
     api.lists(scheduled_and_failed());

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 use proto::v1::ExecutionState;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use tonic::Status;
 
@@ -50,6 +52,16 @@ pub(crate) fn values(output: &Output) -> Vec<serde_json::Value> {
 
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Takes a call, and goes away without a word.
+pub(crate) async fn hear_out(listener: &TcpListener) {
+    let (mut connection, _) = listener.accept().await.unwrap();
+    let mut bytes = [0; 4096];
+    for _ in 0..2 {
+        let heard = connection.read(&mut bytes).await;
+        heard.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -105,6 +117,20 @@ async fn watch_goes_on_after_a_gateway_that_went_away() {
         .map(|value| value["state"].clone())
         .collect();
     assert_eq!(states, ["RUNNING", "FAILED"]);
+}
+
+#[tokio::test]
+async fn watch_goes_on_after_a_gateway_that_went_away_before_its_first_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = ScriptedApi::at(listener.local_addr().unwrap());
+    api.plays(vec![Ok(change(ExecutionState::Failed))]);
+    let ended = tokio::join!(watchwork(&api, &["watch", ID, "-o", "json"]), async {
+        hear_out(&listener).await;
+        api.serve(listener);
+    })
+    .0;
+    assert_eq!(code(&ended), 5, "{}", stderr(&ended));
+    assert_eq!(values(&ended).len(), 1, "{}", stderr(&ended));
 }
 
 #[tokio::test]

@@ -45,12 +45,16 @@ struct Script {
 impl ScriptedApi {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let script = Arc::<Mutex<Script>>::default();
-        let service = ExecutionServiceServer::new(Service(Arc::clone(&script)));
+        let api = Self::at(listener.local_addr().unwrap());
+        api.serve(listener);
+        api
+    }
+
+    /// Answers who comes from now on.
+    pub(crate) fn serve(&self, listener: TcpListener) {
+        let service = ExecutionServiceServer::new(Service(Arc::clone(&self.script)));
         let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        Self { address, script }
     }
 
     /// One that nobody listens for.
@@ -59,7 +63,7 @@ impl ScriptedApi {
         Self::at(listener.local_addr().unwrap())
     }
 
-    /// One that somebody else plays.
+    /// One that isn't served yet.
     pub(crate) fn at(address: SocketAddr) -> Self {
         Self {
             address: format!("http://{address}"),

@@ -1,12 +1,11 @@
 use std::time::{Duration, SystemTime};
 
-use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 use proto::v1::{AttemptResult, ExecutionState};
 
 use crate::scripted_api::{ID, KNOWN_KEY, ScriptedApi, attempt, change, execution};
-use crate::{code, stderr, stdout, values, watchwork};
+use crate::{code, hear_out, stderr, stdout, values, watchwork};
 
 #[tokio::test]
 async fn submit_sends_what_was_said_and_prints_the_id() {
@@ -127,6 +126,21 @@ async fn a_due_time_is_a_point_or_a_while_from_now() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_given_twice_is_refused() {
+    let api = ScriptedApi::start().await;
+    for option in ["--label", "--header"] {
+        let twice = ["submit", "t", option, "a=1", option, "a=2"];
+        let refused = watchwork(&api, &twice).await;
+        assert_eq!(code(&refused), 2);
+        let told = stderr(&refused);
+        assert!(
+            told.contains(&format!("{option} a is given twice")),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn who_reaches_nobody_is_told_that_nothing_was_handed_in() {
     let api = ScriptedApi::gone();
     let refused = watchwork(&api, &["submit", "mail.send"]).await;
@@ -140,16 +154,7 @@ async fn who_reaches_nobody_is_told_that_nothing_was_handed_in() {
 async fn whose_answer_was_lost_is_told_that_the_work_may_have_been_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api = ScriptedApi::at(listener.local_addr().unwrap());
-    // Takes what comes and goes away without a word.
-    tokio::spawn(async move {
-        let (mut connection, _) = listener.accept().await.unwrap();
-        let mut bytes = [0; 4096];
-        for _ in 0..2 {
-            let heard = connection.read(&mut bytes).await;
-            heard.unwrap();
-        }
-        drop((connection, listener));
-    });
+    tokio::spawn(async move { hear_out(&listener).await });
     let lost = watchwork(&api, &["submit", "mail.send"]).await;
     assert_eq!((code(&lost), stdout(&lost)), (4, String::new()));
     let told = stderr(&lost);
