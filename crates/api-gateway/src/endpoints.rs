@@ -11,6 +11,8 @@ pub(crate) enum Endpoint {
     GetExecution,
     ListExecutions,
     CancelExecution,
+    RetryExecution,
+    DiscardExecution,
     WatchExecutions,
     HealthCheck,
     HealthWatch,
@@ -19,12 +21,14 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Submit,
         Self::SubmitBatch,
         Self::GetExecution,
         Self::ListExecutions,
         Self::CancelExecution,
+        Self::RetryExecution,
+        Self::DiscardExecution,
         Self::WatchExecutions,
         Self::HealthCheck,
         Self::HealthWatch,
@@ -45,6 +49,8 @@ impl Endpoint {
             Self::GetExecution => "/watchwork.v1.ExecutionService/GetExecution",
             Self::ListExecutions => "/watchwork.v1.ExecutionService/ListExecutions",
             Self::CancelExecution => "/watchwork.v1.ExecutionService/CancelExecution",
+            Self::RetryExecution => "/watchwork.v1.ExecutionService/RetryExecution",
+            Self::DiscardExecution => "/watchwork.v1.ExecutionService/DiscardExecution",
             Self::WatchExecutions => "/watchwork.v1.ExecutionService/WatchExecutions",
             Self::HealthCheck => "/grpc.health.v1.Health/Check",
             Self::HealthWatch => "/grpc.health.v1.Health/Watch",
@@ -63,9 +69,11 @@ impl Endpoint {
     /// Who may call it. There is no default: a method that isn't listed is served to nobody.
     pub(crate) fn access(self) -> Access {
         match self {
-            Self::Submit | Self::SubmitBatch | Self::CancelExecution => {
-                Access::Scope(KeyScope::Submit)
-            }
+            Self::Submit
+            | Self::SubmitBatch
+            | Self::CancelExecution
+            | Self::RetryExecution
+            | Self::DiscardExecution => Access::Scope(KeyScope::Submit),
             Self::GetExecution | Self::ListExecutions | Self::WatchExecutions => {
                 Access::Scope(KeyScope::Read)
             }

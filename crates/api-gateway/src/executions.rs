@@ -3,12 +3,15 @@
 use domain::{ExecutionId, limits};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use proto::internal::v1::Revision;
 use proto::v1::execution_service_server::ExecutionService;
 use proto::v1::submit_verdict::Verdict;
 use proto::v1::{
-    CancelExecutionRequest, CancelExecutionResponse, GetExecutionRequest, GetExecutionResponse,
-    ListExecutionsRequest, ListExecutionsResponse, SubmitBatchRequest, SubmitBatchResponse,
-    SubmitRequest, SubmitResponse, SubmitVerdict, WatchExecutionsRequest, WatchExecutionsResponse,
+    CancelExecutionRequest, CancelExecutionResponse, DiscardExecutionRequest,
+    DiscardExecutionResponse, GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest,
+    ListExecutionsResponse, RetryExecutionRequest, RetryExecutionResponse, SubmitBatchRequest,
+    SubmitBatchResponse, SubmitRequest, SubmitResponse, SubmitVerdict, WatchExecutionsRequest,
+    WatchExecutionsResponse,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
@@ -21,6 +24,7 @@ use crate::metrics::is_server_fault;
 use crate::problem::Problem;
 use crate::reads::{get_execution, list_executions};
 use crate::request_trace::RequestTrace;
+use crate::revising::revise_execution;
 use crate::submission::Submitter;
 use crate::validation::parse_id;
 use crate::watch::watch_executions;
@@ -108,6 +112,28 @@ impl ExecutionService for Executions {
         let id = parse_id(&message.execution_id)?;
         let outcome = cancel_execution(&self.cluster, admitted.principal, id).await?;
         Ok(Response::new(outcome))
+    }
+
+    async fn retry_execution(
+        &self,
+        request: Request<RetryExecutionRequest>,
+    ) -> Result<Response<RetryExecutionResponse>, Status> {
+        let (admitted, message) = admitted(request)?;
+        let id = parse_id(&message.execution_id)?;
+        let (cluster, principal) = (&self.cluster, admitted.principal);
+        let state = revise_execution(cluster, principal, id, Revision::Retry).await?;
+        Ok(Response::new(RetryExecutionResponse { state }))
+    }
+
+    async fn discard_execution(
+        &self,
+        request: Request<DiscardExecutionRequest>,
+    ) -> Result<Response<DiscardExecutionResponse>, Status> {
+        let (admitted, message) = admitted(request)?;
+        let id = parse_id(&message.execution_id)?;
+        let (cluster, principal) = (&self.cluster, admitted.principal);
+        let state = revise_execution(cluster, principal, id, Revision::Discard).await?;
+        Ok(Response::new(DiscardExecutionResponse { state }))
     }
 
     async fn watch_executions(

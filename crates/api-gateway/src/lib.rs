@@ -2,7 +2,7 @@
 //! nothing.
 //!
 //! A call passes `edge` (which observes and admits it, by `keys`), one method of `executions`, and then
-//! one of `submission` (checked, routed, and sent by `singles` or `batch`), `reads`, `cancelling` and
+//! one of `submission` (checked, routed, and sent by `singles` or `batch`), `reads`, `cancelling`, `revising` and
 //! `watch`. All of them ask `cluster_view` for the owner of a lane, which `view_watcher` keeps up to date.
 
 mod backoff;
@@ -25,6 +25,7 @@ mod queues;
 mod readiness;
 mod reads;
 mod request_trace;
+mod revising;
 mod scheduler_link;
 mod seeds;
 mod singles;

@@ -90,6 +90,7 @@ mod tests {
             job_type: "App/Mail::Send".to_owned(),
             page_size: 500,
             page_token: "ä".repeat(512),
+            without_discarded: false,
         };
         check_list(&mut list).unwrap();
         assert_eq!((list.states, list.page_size), (vec![2, 9], 500));

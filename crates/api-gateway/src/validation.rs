@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use domain::limits::{self, LimitError};
-use domain::{ExecutionId, Micros, Priority};
+use domain::{ExecutionId, Growth, Micros, Priority};
 use prost_types::Timestamp;
 use proto::v1::{RetryPolicy, Submission};
 
@@ -90,11 +90,26 @@ fn check_retry_policy(policy: &RetryPolicy) -> Result<(), Problem> {
         return Err(Problem::invalid("retry_policy.max_attempts", message));
     }
     if let Some(multiplier) = policy.multiplier
-        && !(1.0..=100.0).contains(&multiplier)
+        && !(1.0..=limits::MAX_MULTIPLIER).contains(&multiplier)
     {
         let message = format!("{multiplier}; 1 to 100 is allowed");
         return Err(Problem::invalid("retry_policy.multiplier", message));
     }
+    if Growth::from_number(policy.growth).is_none() {
+        let message = format!("{} is none: 0 to 3 are known", policy.growth);
+        return Err(Problem::invalid("retry_policy.growth", message));
+    }
+    if let Some(lost) = policy.max_lost
+        && lost > limits::MAX_LOST
+    {
+        let message = format!("{lost}; 0 to {} are allowed", limits::MAX_LOST);
+        return Err(Problem::invalid("retry_policy.max_lost", message));
+    }
+    let total = Allowed {
+        least: limits::MIN_TIMEOUT,
+        most: limits::MAX_TOTAL,
+    };
+    total.check("retry_policy.total_timeout", policy.total_timeout)?;
     let allowed = Allowed {
         least: Duration::ZERO,
         most: limits::MAX_BACKOFF,

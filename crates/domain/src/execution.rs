@@ -162,11 +162,13 @@ pub enum AttemptResult {
     Lost = 6,
     /// The worker handed it back: it shuts down, or was asked to before it began.
     Returned = 7,
+    /// The handler put it off.
+    Snoozed = 8,
 }
 
 impl AttemptResult {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Success,
         Self::Error,
         Self::Panic,
@@ -174,6 +176,7 @@ impl AttemptResult {
         Self::Cancelled,
         Self::Lost,
         Self::Returned,
+        Self::Snoozed,
     ];
 
     /// The result of a stored or proto number.
@@ -195,6 +198,7 @@ impl AttemptResult {
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
             Self::Returned => "returned",
+            Self::Snoozed => "snoozed",
         }
     }
 }
@@ -222,6 +226,42 @@ pub enum Reason {
     Returned = 8,
     /// Somebody cancelled it.
     Cancelled = 9,
+    /// Its handler put it off.
+    Snoozed = 10,
+    /// Its total time is over.
+    TotalTimeout = 11,
+    /// Somebody had it run again.
+    Redriven = 12,
+    /// Somebody took it out of the dead letters.
+    Discarded = 13,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::None,
+        Self::HandlerError,
+        Self::Panic,
+        Self::Timeout,
+        Self::WorkerLost,
+        Self::AttemptsExhausted,
+        Self::Poison,
+        Self::NotRetryable,
+        Self::Returned,
+        Self::Cancelled,
+        Self::Snoozed,
+        Self::TotalTimeout,
+        Self::Redriven,
+        Self::Discarded,
+    ];
+
+    /// The reason of a stored number.
+    #[must_use]
+    pub fn from_number(number: i16) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|reason| *reason as i16 == number)
+    }
 }
 
 /// What an execution has used up so far.
@@ -231,4 +271,15 @@ pub struct Budgets {
     pub attempts: u16,
     /// Attempts that ended with the worker's loss.
     pub lost: u16,
+}
+
+impl Budgets {
+    /// The same after one attempt more.
+    #[must_use]
+    pub fn with_attempt(self) -> Self {
+        Self {
+            attempts: self.attempts.saturating_add(1),
+            ..self
+        }
+    }
 }

@@ -86,10 +86,16 @@ impl ExecutionId {
         self.halves().0 >> 16
     }
 
+    /// Its home time, to the millisecond.
+    #[must_use]
+    pub fn home_time(self) -> Micros {
+        Micros(i64::try_from(self.home_ms()).unwrap_or(0) * 1_000)
+    }
+
     /// The hour of its home time.
     #[must_use]
     pub fn home(self) -> Hour {
-        Micros(i64::try_from(self.home_ms()).unwrap_or(0) * 1_000).hour()
+        self.home_time().hour()
     }
 
     /// Whether this installation made it.

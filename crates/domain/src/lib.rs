@@ -8,6 +8,7 @@ pub mod limits;
 mod list;
 mod micros;
 mod retry;
+mod revision;
 mod spans;
 
 pub use execution::{AttemptResult, Budgets, ExecutionState, FinalState, Priority, Reason};
@@ -15,5 +16,6 @@ pub use id::{ExecutionId, IdKey, LaneId, ParseIdError};
 pub use idempotency::{ToDo, key_hash};
 pub use list::{Foremost, ListMark, Stretch};
 pub use micros::{Hour, HourRange, HourSet, Micros};
-pub use retry::{Backoff, Decision, MAX_LOST, RetryPolicy, Verdict, decide};
+pub use retry::{Attempted, Backoff, Decision, Growth, RetryPolicy, Verdict, decide};
+pub use revision::{Revised, Revision};
 pub use spans::lifecycle_span_id;

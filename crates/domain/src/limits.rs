@@ -27,6 +27,12 @@ pub const MAX_HEADERS: usize = 32;
 pub const MAX_HEADER_BYTES: usize = 8 << 10;
 /// Attempts of an execution.
 pub const MAX_ATTEMPTS: u32 = 1_000;
+/// Lost workers that an execution survives.
+pub const MAX_LOST: u32 = 100;
+/// The multiplier of an exponential back-off.
+pub const MAX_MULTIPLIER: f64 = 100.0;
+/// An execution's total time: 10 years.
+pub const MAX_TOTAL: Duration = MAX_DELAY;
 /// An attempt's timeout.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// The least timeout.
@@ -41,7 +47,7 @@ pub const MAX_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 pub const MAX_PAGE: u32 = 500;
 /// Executions on a page whose size isn't said.
 pub const DEFAULT_PAGE: u32 = 50;
-/// The longest back-off.
+/// The longest back-off, and the longest that a handler may put an attempt off: as far as windows are made ahead.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3_600);
 /// Slots of a worker.
 pub const MAX_SLOTS: u32 = 100_000;

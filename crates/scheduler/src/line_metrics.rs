@@ -2,16 +2,50 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use domain::lane::Class;
-use domain::{AttemptResult, ExecutionState, FinalState, Micros, Verdict};
+use domain::{AttemptResult, Decision, FinalState, Micros, Reason, Verdict};
 use prometheus::{Histogram, IntCounter};
 use rustc_hash::FxHashMap;
 
-use crate::group::{CancelledNow, ClaimedTask, Ended};
+use crate::group::{CancelledNow, ClaimedTask, Ended, RevisedNow};
 use crate::metrics::Metrics;
 use crate::shared::{Known, Work};
 
-/// Statuses of `executions_completed_total` that an outcome of this path can have.
-const STATUSES: [&str; 5] = ["SUCCESS", "FAILED", "RETRY", "DEAD_LETTERED", "CANCELLED"];
+/// What `executions_completed_total` calls what became of an execution.
+#[derive(Clone, Copy)]
+enum Status {
+    Success,
+    Failed,
+    Retry,
+    DeadLettered,
+    Cancelled,
+    /// Its total time is over.
+    Timeout,
+}
+
+impl Status {
+    /// Their names, in their order.
+    const NAMES: [&str; 6] = [
+        "SUCCESS",
+        "FAILED",
+        "RETRY",
+        "DEAD_LETTERED",
+        "CANCELLED",
+        "TIMEOUT",
+    ];
+
+    /// That of an attempt's end; what is lost, handed back or put off has none.
+    fn of(decision: &Decision) -> Option<Self> {
+        Some(match (decision.verdict, decision.reason) {
+            (Verdict::Close(FinalState::Succeeded), _) => Self::Success,
+            (Verdict::Close(FinalState::Failed), Reason::TotalTimeout) => Self::Timeout,
+            (Verdict::Close(FinalState::Failed), _) => Self::Failed,
+            (Verdict::Close(FinalState::DeadLettered), _) => Self::DeadLettered,
+            (Verdict::Close(FinalState::Cancelled), _) => Self::Cancelled,
+            (Verdict::RetryAfter(_), Reason::Snoozed) | (Verdict::Requeue, _) => return None,
+            (Verdict::RetryAfter(_), _) => Self::Retry,
+        })
+    }
+}
 
 /// The metrics of a group's lines, each resolved once: no label is hashed for an execution.
 pub(crate) struct LinesMetrics {
@@ -27,7 +61,7 @@ struct LineMetrics {
     rejected: IntCounter,
     retried: IntCounter,
     reaped: IntCounter,
-    completed: [IntCounter; STATUSES.len()],
+    completed: [IntCounter; Status::NAMES.len()],
     attempts: [IntCounter; AttemptResult::ALL.len()],
     duration: Histogram,
     enqueue_to_start: Histogram,
@@ -62,11 +96,19 @@ impl LinesMetrics {
         }
     }
 
+    /// What is run again enters its line anew.
+    pub(crate) fn revised(&mut self, revised: &[RevisedNow]) {
+        for revised in revised.iter().filter(|revised| !revised.state.is_final()) {
+            let work = &revised.known.work;
+            self.line(work.class(), work).enqueued.inc();
+        }
+    }
+
     pub(crate) fn cancelled(&mut self, cancelled: &[CancelledNow]) {
         for cancelled in cancelled {
             if let CancelledNow::Over { known, .. } = cancelled {
                 let line = self.line(known.work.class(), &known.work);
-                line.completed[status_of(FinalState::Cancelled)].inc();
+                line.completed[Status::Cancelled as usize].inc();
             }
         }
     }
@@ -97,11 +139,11 @@ impl LinesMetrics {
 
     pub(crate) fn ended(&mut self, ended: &[Ended], at: Micros) {
         for end in ended {
-            let accepted = accepted_at(&end.known);
+            let due = due_at(&end.known);
             let line = self.line(end.class, &end.known.work);
             line.end(end);
             if end.state.is_final() {
-                line.to_completion.observe(at.since(accepted).as_secs_f64());
+                line.to_completion.observe(at.since(due).as_secs_f64());
             }
         }
     }
@@ -134,7 +176,7 @@ impl LineMetrics {
             rejected: families.queue.rejected.with_label_values(&[queue]),
             retried: families.outcome.retried.with_label_values(&line),
             reaped: families.outcome.reaped.with_label_values(&line),
-            completed: STATUSES.map(|status| {
+            completed: Status::NAMES.map(|status| {
                 families
                     .outcome
                     .completed
@@ -177,28 +219,19 @@ impl LineMetrics {
             self.duration.observe(seconds(end.run_us));
             self.enqueue_to_start.observe(seconds(end.start_us));
         }
-        match end.decision.verdict {
-            Verdict::Close(state) => self.completed[status_of(state)].inc(),
-            Verdict::RetryAfter(_) => {
-                self.completed[2].inc();
-                self.retried.inc();
-            }
-            Verdict::Requeue => {
-                self.enqueued.inc();
-                if end.result == AttemptResult::Lost {
-                    self.reaped.inc();
-                }
+        let status = Status::of(&end.decision);
+        if let Some(status) = status {
+            self.completed[status as usize].inc();
+        }
+        if matches!(status, Some(Status::Retry)) {
+            self.retried.inc();
+        }
+        if end.decision.verdict == Verdict::Requeue {
+            self.enqueued.inc();
+            if end.result == AttemptResult::Lost {
+                self.reaped.inc();
             }
         }
-    }
-}
-
-fn status_of(state: FinalState) -> usize {
-    match ExecutionState::from(state) {
-        ExecutionState::Succeeded => 0,
-        ExecutionState::Failed => 1,
-        ExecutionState::Cancelled => 4,
-        _ => 3,
     }
 }
 
@@ -206,15 +239,16 @@ fn seconds(us: i64) -> f64 {
     us as f64 / 1e6
 }
 
-/// When it was accepted: its id says so, to the millisecond.
-fn accepted_at(known: &Known) -> Micros {
-    Micros(i64::try_from(known.id.home_ms()).unwrap_or(0) * 1_000)
+/// When it was to be done: since its acceptance, or since its due time, as its id says to the millisecond; or since
+/// somebody had it run again.
+fn due_at(known: &Known) -> Micros {
+    known.work.reopened.unwrap_or(known.id.home_time())
 }
 
-/// When it was meant to be handed out: at its acceptance, or, tried again, when it entered its line.
+/// When it was meant to be handed out: when it was to be done, or, tried again, when it entered its line.
 fn work_due(task: &ClaimedTask) -> Micros {
     if task.attempt == 1 {
-        accepted_at(&task.known)
+        due_at(&task.known)
     } else {
         task.enqueued
     }

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Micros, Verdict};
+use domain::{Micros, Reason, Verdict};
 use service::TraceContext;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::group::{CancelledNow, ClaimedTask, Ended};
+use crate::group::{CancelledNow, ClaimedTask, Ended, RevisedNow};
 use crate::metrics::Metrics;
 use crate::shared::{Known, Work};
 
@@ -79,6 +79,23 @@ impl LogBudget {
         }
     }
 
+    /// What a person did is always told.
+    pub(crate) fn revised(&mut self, revised: &RevisedNow) {
+        let (id, work) = (revised.known.id, &revised.known.work);
+        in_trace(work, || match revised.reason {
+            Reason::Discarded => {
+                info!(event = "execution_discarded", execution_id = %id, tenant_id = &*work.tenant,
+                    queue = work.queue.name, job_type = &*work.job_type, partition = id.lane().0,
+                    "dead letter discarded");
+            }
+            _ => {
+                info!(event = "execution_redriven", execution_id = %id, tenant_id = &*work.tenant,
+                    queue = work.queue.name, job_type = &*work.job_type, partition = id.lane().0,
+                    "execution runs again");
+            }
+        });
+    }
+
     /// Success is the worker's line to write; what is tried again or given up is this one's.
     pub(crate) fn ended(&mut self, ended: &Ended) {
         let (id, work) = (ended.known.id, &ended.known.work);
@@ -100,6 +117,15 @@ impl LogBudget {
                     after_attempts = ended.decision.budgets.attempts, reason, error,
                     "execution given up");
             }),
+            Verdict::RetryAfter(wait) if ended.decision.reason == Reason::Snoozed => {
+                let wait_ms = wait.as_secs_f64() * 1_000.0;
+                in_trace(work, || {
+                    info!(event = "execution_snoozed", execution_id = %id,
+                        tenant_id = &*work.tenant, queue = work.queue.name,
+                        job_type = &*work.job_type, attempt = ended.attempt,
+                        worker_id = &*ended.worker, wait_ms, "its handler put the execution off");
+                });
+            }
             Verdict::RetryAfter(_) | Verdict::Requeue => in_trace(work, || {
                 warn!(event = "dispatch_retry", execution_id = %id, tenant_id = &*work.tenant,
                     queue = work.queue.name, job_type = &*work.job_type, attempt = ended.attempt,

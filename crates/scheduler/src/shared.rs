@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::lane::Class;
-use domain::{ExecutionId, IdKey, LaneId, RetryPolicy};
+use domain::{ExecutionId, IdKey, LaneId, Micros, RetryPolicy};
 use proto::v1::{ClusterView, SchedulerAddress};
 use service::SpanSink;
 use store::{Head, Queue, SharedStorage, WindowMap};
@@ -54,13 +54,15 @@ impl Groups {
 }
 
 /// What is to be done, with all that its number stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub(crate) head: Arc<Head>,
     pub(crate) tenant: Arc<str>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) job_type: Arc<str>,
     pub(crate) policy: RetryPolicy,
+    /// When somebody had it run again. Known to who did it, and wherever its policy limits its total time.
+    pub(crate) reopened: Option<Micros>,
 }
 
 /// An execution that is known whole.
@@ -68,6 +70,27 @@ pub(crate) struct Work {
 pub(crate) struct Known {
     pub(crate) id: ExecutionId,
     pub(crate) work: Arc<Work>,
+}
+
+impl Known {
+    /// When its total time is over, if it has any.
+    pub(crate) fn expires(&self) -> Option<Micros> {
+        let Work {
+            policy, reopened, ..
+        } = &*self.work;
+        Some(reopened.unwrap_or(self.id.home_time()).plus(policy.total?))
+    }
+
+    /// How much of its total time is left at `at`.
+    pub(crate) fn left(&self, at: Micros) -> Option<Duration> {
+        self.expires().map(|expires| expires.since(at))
+    }
+
+    /// How long an attempt that is claimed at `at` may run.
+    pub(crate) fn timeout(&self, at: Micros) -> Duration {
+        let timeout = self.work.head.timeout;
+        self.left(at).map_or(timeout, |left| left.min(timeout))
+    }
 }
 
 impl Work {
@@ -158,6 +181,7 @@ impl Shared {
                 RetryPolicy::default()
             }),
             head: Arc::new(head),
+            reopened: None,
         })
     }
 }

@@ -56,7 +56,7 @@ pub struct NewKey {
     pub id: ExecutionId,
 }
 
-/// How one attempt ended: a row of `outcome`.
+/// How one attempt ended, or what somebody did to an execution that was over: a row of `outcome`.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Its execution's lane.
@@ -65,7 +65,7 @@ pub struct Outcome {
     pub seq: u64,
     /// Its execution's home hour.
     pub home: Hour,
-    /// The attempt's fence.
+    /// The attempt's fence; where there was none, the row's own number.
     pub fence: u64,
     /// The tenant's number.
     pub tenant: i32,
@@ -73,8 +73,8 @@ pub struct Outcome {
     pub queue: i32,
     /// Counts from 1.
     pub attempt: u16,
-    /// How it ended.
-    pub result: AttemptResult,
+    /// How it ended; `None`: no attempt did.
+    pub result: Option<AttemptResult>,
     /// What that made of the execution.
     pub state: ExecutionState,
     /// Why.

@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 use std::time::Duration;
 
-use domain::{Backoff, LaneId, RetryPolicy};
+use domain::{Backoff, Growth, LaneId, RetryPolicy};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
 use crate::lane_lease::lane_id;
 use crate::leader::micros;
@@ -255,18 +257,24 @@ impl KnowNames for Database {
     }
 
     async fn policy_number(&self, policy: &RetryPolicy) -> Result<i32, Error> {
-        const INSERT: &str = "insert into retry_policy
-             (max_attempts, initial_us, multiplier, max_us, jitter)
-             values ($1, $2, $3, $4, $5) on conflict do nothing";
-        const SELECT: &str = "select number from retry_policy where max_attempts = $1
-             and initial_us = $2 and multiplier = $3 and max_us = $4 and jitter = $5";
+        const INSERT: &str =
+            "insert into retry_policy (max_attempts, growth, initial_us, multiplier,
+                 max_us, jitter, max_lost, total_us)
+             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing";
+        const SELECT: &str = "select number from retry_policy where max_attempts = $1 and growth = $2
+             and initial_us = $3 and multiplier = $4 and max_us = $5 and jitter = $6 and max_lost = $7
+             and total_us = $8";
+        let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
         let bound = |sql: &'static str| {
             sqlx::query_scalar::<_, i32>(sql)
-                .bind(i16::try_from(policy.max_attempts).unwrap_or(i16::MAX))
+                .bind(small(policy.max_attempts))
+                .bind(policy.backoff.growth as i16)
                 .bind(micros(policy.backoff.initial))
                 .bind(policy.backoff.multiplier)
                 .bind(micros(policy.backoff.max))
                 .bind(policy.backoff.jitter)
+                .bind(small(policy.max_lost))
+                .bind(micros(policy.total.unwrap_or_default()))
         };
         let find = || bound(SELECT).fetch_optional(&self.pool);
         if let Some(found) = self.timed("policy_number", "select", find()).await? {
@@ -283,25 +291,11 @@ impl KnowNames for Database {
     }
 
     async fn policy(&self, number: i32) -> Result<Option<RetryPolicy>, Error> {
-        const SELECT: &str = "select max_attempts, initial_us, multiplier, max_us, jitter
-             from retry_policy where number = $1";
-        let statement = sqlx::query_as(SELECT)
-            .bind(number)
-            .fetch_optional(&self.pool);
-        let row: Option<(i16, i64, f64, i64, bool)> =
-            self.timed("policy", "select", statement).await?;
-        let duration = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
-        Ok(
-            row.map(|(attempts, initial, multiplier, max, jitter)| RetryPolicy {
-                max_attempts: u16::try_from(attempts).unwrap_or(1),
-                backoff: Backoff {
-                    initial: duration(initial),
-                    multiplier,
-                    max: duration(max),
-                    jitter,
-                },
-            }),
-        )
+        const SELECT: &str = "select max_attempts, growth, initial_us, multiplier, max_us, jitter,
+             max_lost, total_us from retry_policy where number = $1";
+        let statement = sqlx::query(SELECT).bind(number).fetch_optional(&self.pool);
+        let row = self.timed("policy", "select", statement).await?;
+        row.as_ref().map(read_policy).transpose()
     }
 
     async fn key(&self, id: &str) -> Result<Option<ApiKey>, Error> {
@@ -323,4 +317,28 @@ impl KnowNames for Database {
             scopes,
         }))
     }
+}
+
+fn read_policy(row: &PgRow) -> Result<RetryPolicy, Error> {
+    let read = Error::of("policy");
+    let duration = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
+    let small = |number: i16| u16::try_from(number).unwrap_or(0);
+    let growth: i16 = row.try_get(1).map_err(&read)?;
+    let growth = Growth::from_number(i32::from(growth)).ok_or_else(|| Error::Inconsistent {
+        table: "retry_policy",
+        what: format!("growth {growth}"),
+    })?;
+    let total: i64 = row.try_get(7).map_err(&read)?;
+    Ok(RetryPolicy {
+        max_attempts: small(row.try_get(0).map_err(&read)?).max(1),
+        max_lost: small(row.try_get(6).map_err(&read)?),
+        backoff: Backoff {
+            growth,
+            initial: duration(row.try_get(2).map_err(&read)?),
+            multiplier: row.try_get(3).map_err(&read)?,
+            max: duration(row.try_get(4).map_err(&read)?),
+            jitter: row.try_get(5).map_err(&read)?,
+        },
+        total: (total > 0).then(|| duration(total)),
+    })
 }

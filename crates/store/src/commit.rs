@@ -381,7 +381,10 @@ fn outcome_columns(to: &mut Statement, outcomes: &[&Outcome]) -> [String; 24] {
         to.column("int4", each(all, |o| o.tenant)),
         to.column("int4", each(all, |o| o.queue)),
         to.column("int2", each(all, |o| small(o.attempt))),
-        to.column("int2", each(all, |o| o.result as i16)),
+        to.column(
+            "int2",
+            each(all, |o| o.result.map_or(0, |result| result as i16)),
+        ),
         to.column("int2", each(all, |o| o.state as i16)),
         to.column("int2", each(all, |o| o.reason as i16)),
         to.column("int2", each(all, |o| small(o.budgets.attempts))),

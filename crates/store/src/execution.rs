@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::lane::{Class, DueMark, Span, StoredPage, TimedEntry, Wait};
-use domain::{Budgets, ExecutionState, Hour, LaneId, Micros, Priority};
+use domain::{Budgets, ExecutionState, Hour, LaneId, Micros, Priority, Reason};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
@@ -217,6 +217,18 @@ pub trait ReadExecutions: Send + Sync {
         what: (&[u64], u64),
     ) -> Result<Vec<(u64, Head)>, Error>;
 
+    /// When executions of a lane and a home hour were run again last, by somebody's hand; of those that were.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    async fn reopened(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        seqs: &[u64],
+    ) -> Result<Vec<(u64, Micros)>, Error>;
+
     /// The executions of a class in a span of numbers that were accepted for at once, whatever became of them.
     /// Looks at so many rows of the span, of whichever class: so there may be more of them.
     ///
@@ -305,6 +317,40 @@ impl ReadExecutions for Database {
             }
         }
         Ok(Vec::new())
+    }
+
+    async fn reopened(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        seqs: &[u64],
+    ) -> Result<Vec<(u64, Micros)>, Error> {
+        let look = |table: &str| {
+            format!(
+                "select o.seq, o.at from unnest($3::int8[]) s (seq) cross join lateral (
+                     select seq, at from {table} o
+                     where o.lane = $1 and o.seq = s.seq and o.win = $2 and o.reason = $4
+                     order by o.fence desc limit 1) o"
+            )
+        };
+        let looks: Vec<String> = places(windows, Table::Outcome, home).map(look).collect();
+        let sql = format!(
+            "select seq, max(at) from ({}) o group by seq",
+            looks.join(" union all ")
+        );
+        let asked: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
+        let statement = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(number(lane))
+            .bind(home.0)
+            .bind(asked)
+            .bind(Reason::Redriven as i16)
+            .fetch_all(&self.pool);
+        let found: Vec<(i64, Timestamp)> = self.timed("reopened", "select", statement).await?;
+        let found = found.into_iter();
+        Ok(found
+            .map(|(seq, at)| (u64::try_from(seq).unwrap_or(0), at.0))
+            .collect())
     }
 
     async fn stored(

@@ -40,7 +40,7 @@ pub use lane_lease::{
     Claimant, KeepLeases, LaneLease, LaneOwner, LeaseKeeper, Membership, Renewal,
 };
 pub use leader::{Election, Lead, Term, TermHolder};
-pub use listed::{ExecutionPlace, LastOutcome, ListedHead};
+pub use listed::{ExecutionPlace, LastEnd, LastOutcome, ListedHead};
 pub use listing::{ListPart, ReadLists};
 pub use options::{Options, QueueOptions};
 pub use snapshot::WriteSnapshots;

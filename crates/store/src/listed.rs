@@ -84,6 +84,15 @@ impl From<&StoredAttempt> for LastOutcome {
     }
 }
 
+/// How an execution that is over stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastEnd {
+    /// Its last outcome.
+    pub last: LastOutcome,
+    /// What was submitted is kept apart, beyond its window.
+    pub is_kept: bool,
+}
+
 /// Looks executions up, each in all the tables that its row may be in.
 fn by_place_sql(tables: &[&str], look_up: impl Fn(&str) -> String) -> String {
     let looks: Vec<String> = tables.iter().map(|table| look_up(table)).collect();
@@ -153,6 +162,33 @@ impl Database {
             }
         }
         Ok(last)
+    }
+
+    /// An execution's last outcome, as its lane's writer reads it.
+    pub(crate) async fn last_end(
+        &self,
+        connection: &mut PgConnection,
+        windows: &WindowMap,
+        place: ExecutionPlace,
+    ) -> Result<Option<LastEnd>, Error> {
+        let tables: Vec<&str> = places(windows, Table::Outcome, place.home).collect();
+        let sql = by_place_sql(&tables, last_outcome_sql);
+        let rows = self
+            .look_up(connection, "last_outcome", sql, &[place])
+            .await?;
+        let outcomes: Vec<LastOutcome> = rows.iter().map(read_outcome).collect::<Result<_, _>>()?;
+        let Some(last) = outcomes.into_iter().max_by_key(|last| last.fence) else {
+            return Ok(None);
+        };
+        let statement = sqlx::query_scalar(
+            "select exists (select from kept_execution where lane = $1 and seq = $2 and win = $3)",
+        )
+        .bind(number(place.lane))
+        .bind(as_stored(place.seq))
+        .bind(place.home.0)
+        .fetch_one(connection);
+        let is_kept = self.timed("execution_kept", "select", statement).await?;
+        Ok(Some(LastEnd { last, is_kept }))
     }
 
     async fn look_up(

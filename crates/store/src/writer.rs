@@ -4,7 +4,10 @@ use domain::{Hour, LaneId, Micros};
 use sqlx::AssertSqlSafe;
 
 use crate::database::{Dedicated, Purpose};
-use crate::{Batch, Database, Error, InboxRead, KeptEntry, KnownKey, LaneLease, WindowMap};
+use crate::{
+    Batch, Database, Error, ExecutionPlace, InboxRead, KeptEntry, KnownKey, LaneLease, LastEnd,
+    WindowMap,
+};
 
 /// What became of a commit whose answer was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +88,16 @@ pub trait WriteLanes: Send {
         until: Hour,
         limit: usize,
     ) -> Result<Vec<KeptEntry>, Error>;
+
+    /// How an execution that is over stands; `None`: it has no outcome.
+    ///
+    /// # Errors
+    /// The database can't be read, or a row makes no sense.
+    async fn last_end(
+        &mut self,
+        windows: &WindowMap,
+        place: ExecutionPlace,
+    ) -> Result<Option<LastEnd>, Error>;
 
     /// Looks into the inboxes of lanes, each from its mark, for at most `limit` entries a lane; of those
     /// lanes whose marks go on.
@@ -186,6 +199,18 @@ impl WriteLanes for Writer {
             .await?;
         self.0.put_back(connection);
         Ok(kept)
+    }
+
+    async fn last_end(
+        &mut self,
+        windows: &WindowMap,
+        place: ExecutionPlace,
+    ) -> Result<Option<LastEnd>, Error> {
+        let mut connection = self.0.take().await?;
+        let database = &self.0.database;
+        let end = database.last_end(&mut connection, windows, place).await?;
+        self.0.put_back(connection);
+        Ok(end)
     }
 
     async fn read_inbox(

@@ -1,6 +1,7 @@
 //! Everything that can be said on the command line.
 
 mod listing;
+mod retrying;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use proto::v1::Priority;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub(crate) use listing::ListArgs;
+pub(crate) use listing::{ListArgs, State};
+pub(crate) use retrying::{DlqVerb, PickArgs, RetryArgs, RetryIdsArgs};
 
 /// Hand work to Watchwork, and watch it work.
 ///
@@ -72,6 +74,11 @@ pub(crate) enum Verb {
     List(ListArgs),
     /// Cancel executions that are not over.
     Cancel(CancelArgs),
+    /// Have executions run again that failed, are dead letters or were cancelled.
+    Retry(RetryIdsArgs),
+    /// See to the dead letter queue.
+    #[command(subcommand)]
+    Dlq(DlqVerb),
     /// Print every change of executions until all are final.
     Watch(WatchArgs),
     /// Draw an execution's trace over all services.
@@ -129,10 +136,6 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) correlation_id: Option<String>,
 
-    /// Attempts in all, the first one included.
-    #[arg(long, value_name = "N")]
-    pub(crate) max_attempts: Option<u32>,
-
     /// How long one attempt may run, with a unit: `30s`, `5m`.
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout, allow_hyphen_values = true)]
     pub(crate) timeout: Option<Duration>,
@@ -153,6 +156,10 @@ pub(crate) struct SubmitArgs {
     /// Wait until it is final, then show it.
     #[arg(long)]
     pub(crate) wait: bool,
+
+    /// How failures are retried.
+    #[command(flatten)]
+    pub(crate) retries: RetryArgs,
 }
 
 /// One execution.
@@ -265,6 +272,8 @@ mod tests {
             ["--in", "-5s"],
             ["--timeout", "0s"],
             ["--queue", ""],
+            ["--total-timeout", "0s"],
+            ["--backoff", "sometimes"],
             ["--at", "2026-09-21"],
         ];
         for wrong in wrong {

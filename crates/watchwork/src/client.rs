@@ -6,8 +6,9 @@ use std::time::Duration;
 use proto::v1::execution_service_client::ExecutionServiceClient;
 use proto::v1::submit_verdict::Verdict;
 use proto::v1::{
-    CancelExecutionRequest, Execution, ExecutionState, GetExecutionRequest, ListExecutionsRequest,
-    ListExecutionsResponse, Refusal, Submission, SubmitBatchRequest, SubmitRequest, SubmitResponse,
+    CancelExecutionRequest, DiscardExecutionRequest, Execution, ExecutionState,
+    GetExecutionRequest, ListExecutionsRequest, ListExecutionsResponse, Refusal,
+    RetryExecutionRequest, Submission, SubmitBatchRequest, SubmitRequest, SubmitResponse,
     WatchExecutionsRequest, WatchExecutionsResponse,
 };
 use tonic::metadata::{Ascii, MetadataValue};
@@ -146,6 +147,33 @@ impl Client {
             execution_id: id.to_owned(),
         });
         let answer = self.executions.clone().cancel_execution(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
+        Ok(answer.into_inner().state())
+    }
+
+    /// Has an execution run again that failed, is a dead letter or was cancelled. Doing so again before it is
+    /// over does no harm.
+    ///
+    /// # Errors
+    /// The API's answer; `FAILED_PRECONDITION` if it isn't over, or has succeeded.
+    pub async fn retry(&self, id: &str) -> Result<ExecutionState, Status> {
+        let request = self.request(RetryExecutionRequest {
+            execution_id: id.to_owned(),
+        });
+        let answer = self.executions.clone().retry_execution(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
+        Ok(answer.into_inner().state())
+    }
+
+    /// Takes an execution out of the dead letters. Doing so again does no harm.
+    ///
+    /// # Errors
+    /// The API's answer; `FAILED_PRECONDITION` if it is no dead letter.
+    pub async fn discard(&self, id: &str) -> Result<ExecutionState, Status> {
+        let request = self.request(DiscardExecutionRequest {
+            execution_id: id.to_owned(),
+        });
+        let answer = self.executions.clone().discard_execution(request).await;
         let answer = answer.map_err(|status| self.named(status))?;
         Ok(answer.into_inner().state())
     }

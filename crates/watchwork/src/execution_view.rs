@@ -6,6 +6,7 @@ use proto::v1::{Attempt, Execution, ExecutionState, Priority, Reason};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::client::is_final;
 use crate::text;
 
 /// An execution for programs. Durations are in milliseconds.
@@ -29,6 +30,9 @@ pub(crate) struct ExecutionView<'a> {
     due_at: Option<String>,
     cancel_requested: bool,
     max_attempts: u32,
+    max_lost: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
     attempts: Vec<AttemptView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<Value>,
@@ -80,6 +84,8 @@ impl<'a> From<&'a Execution> for ExecutionView<'a> {
             due_at: execution.due_at.as_ref().and_then(text::timestamp),
             cancel_requested: execution.cancel_requested,
             max_attempts: execution.max_attempts,
+            max_lost: execution.max_lost,
+            expires_at: execution.expires_at.as_ref().and_then(text::timestamp),
             attempts: execution.attempts.iter().map(AttemptView::from).collect(),
             output: output(execution),
             trace_id: &execution.trace_id,
@@ -141,6 +147,8 @@ pub(crate) fn describe(execution: &Execution) -> String {
         "next attempt",
         execution.next_attempt_at.as_ref().and_then(text::timestamp),
     );
+    let expires = execution.expires_at.as_ref().and_then(text::timestamp);
+    add("expires", expires.filter(|_| !is_final(execution.state())));
     let is_own = execution.correlation_id != execution.execution_id;
     add(
         "correlation",

@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 use std::error::Error;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -79,8 +80,22 @@ pub struct HandlerError {
     pub class: Cow<'static, str>,
     /// For people: at most 8 KiB, cut.
     pub message: String,
-    /// Trying again is useless: the execution fails at once.
-    pub permanent: bool,
+    /// What is to follow.
+    pub then: Then,
+}
+
+/// What is to follow an attempt that didn't succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Then {
+    /// What the execution's retry policy says.
+    #[default]
+    Retry,
+    /// The same, but not before that: as an answer's `Retry-After` asks. At most 24 h.
+    RetryAfter(Duration),
+    /// Nothing: trying again is useless, and the execution fails at once.
+    Fail,
+    /// The same attempt after that, at no cost: it hasn't failed, there was nothing to be done yet. At most 24 h.
+    Snooze(Duration),
 }
 
 impl HandlerError {
@@ -89,15 +104,37 @@ impl HandlerError {
         Self {
             class: class.into(),
             message: message.into(),
-            permanent: false,
+            then: Then::Retry,
+        }
+    }
+
+    /// No failure: the attempt is put off, and spends no budget.
+    #[must_use]
+    pub fn snooze(wait: Duration) -> Self {
+        Self {
+            then: Then::Snooze(wait),
+            ..Self::new("snooze", "its handler put it off")
         }
     }
 
     /// The same, but trying again is useless.
     #[must_use]
     pub fn permanent(mut self) -> Self {
-        self.permanent = true;
+        self.then = Then::Fail;
         self
+    }
+
+    /// The same, but it isn't tried again before that, whatever the execution's policy says.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.then = Then::RetryAfter(wait);
+        self
+    }
+
+    /// Whether trying again is useless.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.then == Then::Fail
     }
 }
 

@@ -77,7 +77,7 @@ impl Journal {
     pub(crate) fn ended(&self, attempt: &Shared, outcome: &Outcome, ran: Duration) {
         let duration_ms = milliseconds(ran);
         match outcome.status() {
-            Status::Success | Status::Cancelled => {
+            Status::Success | Status::Cancelled | Status::Snoozed => {
                 let status = outcome.status().label();
                 line!(
                     self,
@@ -129,7 +129,7 @@ impl Journal {
                 status = Status::Failed.label(),
                 error = failure.message,
                 error_class = %failure.class,
-                permanent = failure.permanent,
+                permanent = failure.is_permanent(),
                 "task failed"
             );
         });

@@ -34,6 +34,6 @@ pub use builtin::{
     Command, CommandPayload, Fail, FailPayload, GroupGuard, Noop, Sleep, SleepPayload,
 };
 pub use context::Context;
-pub use handler::{Handler, HandlerError, Output};
+pub use handler::{Handler, HandlerError, Output, Then};
 pub use payload::{FromPayload, Json};
 pub use worker::{BuildError, RunError, Worker, WorkerBuilder};

@@ -21,7 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) heartbeat: Gauge,
     pub(crate) lines_suppressed: IntCounter,
     last_completed: Gauge,
-    completed: [IntCounter; Status::ALL.len()],
+    completed: [IntCounter; Status::COUNTED.len()],
     durations: HashMap<String, Histogram>,
 }
 
@@ -90,7 +90,9 @@ impl Metrics {
 
     /// An attempt ended.
     pub(crate) fn count_end(&self, job_type: &str, status: Status, ran: std::time::Duration) {
-        self.completed[status as usize].inc();
+        if let Some(counter) = self.completed.get(status as usize) {
+            counter.inc();
+        }
         self.last_completed.set(unix_seconds());
         if let Some(histogram) = self.durations.get(job_type) {
             histogram.observe(ran.as_secs_f64());
@@ -125,14 +127,14 @@ impl Labels<'_> {
     fn completed(
         &self,
         registry: &Registry,
-    ) -> prometheus::Result<[IntCounter; Status::ALL.len()]> {
+    ) -> prometheus::Result<[IntCounter; Status::COUNTED.len()]> {
         let opts = self.opts(
             "worker_tasks_completed_total",
             "Attempts that ended, by status.",
         );
         let family = IntCounterVec::new(opts, &["status"])?;
         registry.register(Box::new(family.clone()))?;
-        Ok(Status::ALL.map(|status| family.with_label_values(&[status.label()])))
+        Ok(Status::COUNTED.map(|status| family.with_label_values(&[status.label()])))
     }
 
     /// The types are known from the beginning, so each has its histogram before its first run.

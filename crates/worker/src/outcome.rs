@@ -6,7 +6,7 @@ use domain::ExecutionId;
 use domain::limits::{MAX_ERROR_BYTES, MAX_ERROR_CLASS_BYTES, MAX_OUTPUT_BYTES, cut_text};
 use proto::v1;
 
-use crate::handler::{HandlerError, Output};
+use crate::handler::{HandlerError, Output, Then};
 use crate::stop::{Stop, Urgency};
 
 /// How an attempt ended, as the worker saw it.
@@ -16,9 +16,11 @@ pub(crate) enum Outcome {
     Done(Output),
     /// It returned an error.
     Failed(HandlerError),
+    /// It put the attempt off by so much.
+    Snoozed(Duration),
     /// It panicked.
     Panicked(String),
-    /// It was stopped for running longer than this.
+    /// It was stopped for running longer than this, or, if that is nothing, never began.
     TimedOut(Duration),
     /// It was told to stop, and did before it was done; or it never began.
     Stopped,
@@ -33,10 +35,14 @@ pub(crate) enum Status {
     Failed,
     Timeout,
     Cancelled,
+    /// Not counted.
+    Snoozed,
 }
 
 impl Status {
-    pub(crate) const ALL: [Self; 4] = [Self::Success, Self::Failed, Self::Timeout, Self::Cancelled];
+    /// Those that are counted.
+    pub(crate) const COUNTED: [Self; 4] =
+        [Self::Success, Self::Failed, Self::Timeout, Self::Cancelled];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -44,6 +50,7 @@ impl Status {
             Self::Failed => "FAILED",
             Self::Timeout => "TIMEOUT",
             Self::Cancelled => "CANCELLED",
+            Self::Snoozed => "SNOOZED",
         }
     }
 }
@@ -60,7 +67,10 @@ impl Outcome {
                 Self::Failed(HandlerError::new("output_too_large", message).permanent())
             }
             Ok(output) => Self::Done(output),
-            Err(error) => Self::Failed(error),
+            Err(error) => match error.then {
+                Then::Snooze(wait) => Self::Snoozed(wait),
+                _ => Self::Failed(error),
+            },
         }
     }
 
@@ -71,8 +81,9 @@ impl Outcome {
         let cancelled = stop.cancelled().is_some();
         match self {
             Self::Done(_) => self,
-            Self::Failed(error) if cancelled && error.permanent => Self::Failed(error),
+            Self::Failed(error) if cancelled && error.is_permanent() => Self::Failed(error),
             _ if cancelled => Self::Cancelled,
+            Self::Snoozed(_) => self,
             _ if stop.is_at_least(Urgency::Ask) => Self::Stopped,
             _ => self,
         }
@@ -84,15 +95,20 @@ impl Outcome {
             Self::Failed(_) | Self::Panicked(_) => Status::Failed,
             Self::TimedOut(_) => Status::Timeout,
             Self::Stopped | Self::Cancelled => Status::Cancelled,
+            Self::Snoozed(_) => Status::Snoozed,
         }
     }
 
     /// What went wrong, if anything.
     pub(crate) fn error(&self) -> Option<HandlerError> {
         match self {
-            Self::Done(_) | Self::Stopped | Self::Cancelled => None,
+            Self::Done(_) | Self::Snoozed(_) | Self::Stopped | Self::Cancelled => None,
             Self::Failed(error) => Some(error.clone()),
             Self::Panicked(message) => Some(HandlerError::new("panic", message.clone())),
+            Self::TimedOut(Duration::ZERO) => {
+                let message = "the execution's total time was over before the attempt could begin";
+                Some(HandlerError::new("timeout", message))
+            }
             Self::TimedOut(limit) => {
                 let message = format!("ran longer than its timeout of {limit:?} and was stopped");
                 Some(HandlerError::new("timeout", message))
@@ -100,10 +116,23 @@ impl Outcome {
         }
     }
 
+    /// For how long the next attempt is put off.
+    fn put_off(&self) -> Duration {
+        match self {
+            Self::Snoozed(wait) => *wait,
+            Self::Failed(error) => match error.then {
+                Then::RetryAfter(wait) => wait,
+                _ => Duration::ZERO,
+            },
+            _ => Duration::ZERO,
+        }
+    }
+
     fn result(&self) -> v1::AttemptResult {
         match self {
             Self::Done(_) => v1::AttemptResult::Success,
             Self::Failed(_) => v1::AttemptResult::Error,
+            Self::Snoozed(_) => v1::AttemptResult::Snoozed,
             Self::Panicked(_) => v1::AttemptResult::Panic,
             Self::TimedOut(_) => v1::AttemptResult::Timeout,
             Self::Stopped => v1::AttemptResult::Returned,
@@ -121,6 +150,7 @@ pub(crate) struct Report {
     output: Bytes,
     content_type: Cow<'static, str>,
     error: Option<v1::AttemptError>,
+    put_off: Duration,
     waited: Duration,
     /// How long the handler ran.
     pub(crate) ran: Duration,
@@ -160,6 +190,7 @@ impl Report {
     ) -> Self {
         let result = outcome.result();
         let error = outcome.error().map(attempt_error);
+        let put_off = outcome.put_off();
         let output = if let Outcome::Done(output) = outcome {
             output
         } else {
@@ -172,6 +203,7 @@ impl Report {
             output: output.body,
             content_type: output.content_type,
             error,
+            put_off,
             waited: times.waited(),
             ran: times.ran(),
             ended: times.ended,
@@ -190,6 +222,7 @@ impl Report {
             waited_us: micros(self.waited),
             ran_us: micros(self.ran),
             held_us: micros(now.saturating_duration_since(self.ended)),
+            put_off_us: micros(self.put_off),
         }
     }
 }
@@ -198,7 +231,7 @@ fn attempt_error(error: HandlerError) -> v1::AttemptError {
     v1::AttemptError {
         class: cut_text(&error.class, MAX_ERROR_CLASS_BYTES),
         message: cut_text(&error.message, MAX_ERROR_BYTES),
-        permanent: error.permanent,
+        permanent: error.is_permanent(),
     }
 }
 

@@ -23,6 +23,7 @@ async fn a_list_is_asked_as_it_was_wished_and_answered_as_it_comes() {
         job_type: "App/Send".to_owned(),
         page_size: 7,
         page_token: "/+= ä".to_owned(),
+        without_discarded: true,
     };
     let page = list(&gateway, wish.clone()).await.unwrap();
     assert_eq!(page.executions.len(), 1);

@@ -8,6 +8,7 @@ mod draining;
 mod keyed;
 mod listing;
 mod reading;
+mod revising;
 mod running_gateway;
 mod scripted_scheduler;
 mod submitting;

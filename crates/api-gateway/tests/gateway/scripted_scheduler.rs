@@ -47,6 +47,7 @@ pub(crate) struct ScriptedScheduler {
     pub(crate) watches: mpsc::UnboundedReceiver<OpenedWatch>,
     /// Cancellations as they come; each waits for a permit of `gate` before it is answered.
     pub(crate) cancels: mpsc::UnboundedReceiver<CancelExecutionRequest>,
+    pub(crate) revisions: mpsc::UnboundedReceiver<ReviseExecutionRequest>,
     pub(crate) lists: mpsc::UnboundedReceiver<ListExecutionsRequest>,
     pub(crate) gate: Arc<Semaphore>,
     /// What the next forward, cancellation or list is answered with if it isn't done.
@@ -59,6 +60,7 @@ struct Script {
     forwards: mpsc::UnboundedSender<SubmitRequest>,
     watches: mpsc::UnboundedSender<OpenedWatch>,
     cancels: mpsc::UnboundedSender<CancelExecutionRequest>,
+    revisions: mpsc::UnboundedSender<ReviseExecutionRequest>,
     lists: mpsc::UnboundedSender<ListExecutionsRequest>,
     gate: Arc<Semaphore>,
     failure: Arc<Mutex<Option<Status>>>,
@@ -86,6 +88,7 @@ impl ScriptedScheduler {
         let (forwards_in, forwards) = mpsc::unbounded_channel();
         let (watches_in, watches) = mpsc::unbounded_channel();
         let (cancels_in, cancels) = mpsc::unbounded_channel();
+        let (revisions_in, revisions) = mpsc::unbounded_channel();
         let (lists_in, lists) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS / 2));
         let failure = Arc::default();
@@ -94,6 +97,7 @@ impl ScriptedScheduler {
             forwards: forwards_in,
             watches: watches_in,
             cancels: cancels_in,
+            revisions: revisions_in,
             lists: lists_in,
             gate: Arc::clone(&gate),
             failure: Arc::clone(&failure),
@@ -110,6 +114,7 @@ impl ScriptedScheduler {
             forwards,
             watches,
             cancels,
+            revisions,
             lists,
             gate,
             failure,
@@ -293,6 +298,24 @@ impl SchedulerService for Script {
         outcome.set_state(ExecutionState::Running);
         let outcome = Some(outcome);
         Ok(Response::new(CancelExecutionResponse { outcome }))
+    }
+
+    async fn revise_execution(
+        &self,
+        request: Request<ReviseExecutionRequest>,
+    ) -> Result<Response<ReviseExecutionResponse>, Status> {
+        let request = request.into_inner();
+        let state = match request.revision() {
+            Revision::Retry => ExecutionState::Queued,
+            _ => ExecutionState::DeadLettered,
+        };
+        let _ = self.revisions.send(request);
+        if let Some(failure) = self.failure.lock().unwrap().take() {
+            return Err(failure);
+        }
+        let mut answer = ReviseExecutionResponse::default();
+        answer.set_state(state);
+        Ok(Response::new(answer))
     }
 
     async fn watch_executions(

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::{
-    Accepted, Cancelled, Claimed, Delta, DueMark, Lane, LineTotals, Received, Row, RowKind, Run,
-    Running, Stored, Timed, TimedEntry, Totals, Wait, WaitingSet,
+    Accepted, Cancelled, Claimed, Delta, DueMark, Lane, LineTotals, Received, Reopened, Row,
+    RowKind, Run, Running, Stored, Timed, TimedEntry, Totals, Wait, WaitingSet,
 };
 use crate::{Budgets, ExecutionId, FinalState, LaneId, Priority};
 
@@ -81,6 +81,9 @@ impl Lane {
         for recalled in &row.delta.recalled {
             let recall = self.waiting.recall(recalled);
             recall.map_err(|misread| self.misfit(row, misread.to_string()))?;
+        }
+        for reopened in &row.delta.reopened {
+            self.apply_reopened(row, reopened)?;
         }
         self.apply_marks(row)?;
         self.apply_place(row)
@@ -307,6 +310,24 @@ impl Lane {
         Ok(())
     }
 
+    fn apply_reopened(&mut self, row: &Row, reopened: &Reopened) -> Result<(), ApplyError> {
+        let Reopened { seq, class, home } = *reopened;
+        if self.running.contains_key(&seq) || self.waiting.find(class, seq).is_some() {
+            return Err(self.misfit(row, format!("{seq} is run again and isn't over")));
+        }
+        let run = Run {
+            first: seq,
+            count: 1,
+            home,
+            enqueued: row.at,
+            budgets: Budgets::default(),
+        };
+        self.waiting.push_back(class, run);
+        self.line(class.queue, class.priority).enqueued += 1;
+        self.totals.submitted += 1;
+        Ok(())
+    }
+
     fn apply_marks(&mut self, row: &Row) -> Result<(), ApplyError> {
         let delta = &row.delta;
         if let Some(mark) = &delta.inbox_read {
@@ -470,7 +491,7 @@ impl Totals {
         let accepted: u64 = delta.accepted.iter().map(|a| u64::from(a.count)).sum();
         let claimed: u64 = delta.claimed.iter().map(|c| u64::from(c.count)).sum();
         let over = delta.cancelled.iter().filter(|c| c.is_over()).count();
-        let singly = delta.scheduled.len() + delta.received.len();
+        let singly = delta.scheduled.len() + delta.received.len() + delta.reopened.len();
         Self {
             submitted: self.submitted + accepted + singly as u64,
             claimed: self.claimed + claimed,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::bytes::{Dictionary, Reader, Writer, pick};
 use super::{
     Accepted, Cancelled, Claimed, Class, Closed, DatabaseIdentity, Delta, InboxMark, Recalled,
-    Received, Requeued, Retried, RowKind,
+    Received, Reopened, Requeued, Retried, RowKind,
 };
 use crate::{Hour, Micros};
 
 /// The version that is written. A rolling upgrade writes the lowest one that a live replica reads.
-pub(super) const VERSION: u64 = 3;
+pub(super) const VERSION: u64 = 4;
 
 /// Bytes that are no delta of a version that this program reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -106,6 +106,11 @@ impl Delta {
             out.list(&recalled.runs, Writer::run);
             out.unsigned(recalled.upto);
         });
+        out.list(&self.reopened, |out, reopened| {
+            out.unsigned(classes.place(&reopened.class));
+            out.step(reopened.seq);
+            out.signed(i64::from(reopened.home.0));
+        });
         out.optional(self.kept_until, |out, hour| out.signed(i64::from(hour.0)));
         out.optional_range(self.closing);
         out.optional_range(self.let_go);
@@ -142,6 +147,7 @@ impl Delta {
             inbox_read: input.since_2(|input| input.optional(Reader::inbox_mark))?,
             claimed: input.list(|input| input.claimed(&classes, &workers))?,
             recalled: input.since_3(|input| input.list(|input| input.recalled(&classes)))?,
+            reopened: input.since_4(|input| input.list(|input| input.reopened(&classes)))?,
             kept_until: input.since_2(|input| input.optional(|input| Ok(Hour(input.number()?))))?,
             closing: input.since_2(Reader::optional_range)?,
             let_go: input.since_2(Reader::optional_range)?,
@@ -169,12 +175,14 @@ impl Delta {
         let received = self.received.iter().map(|received| received.class);
         let claimed = self.claimed.iter().map(|claimed| claimed.class);
         let recalled = self.recalled.iter().map(|recalled| recalled.class);
+        let reopened = self.reopened.iter().map(|reopened| reopened.class);
         timed
             .chain(cancelled)
             .chain(accepted)
             .chain(received)
             .chain(claimed)
             .chain(recalled)
+            .chain(reopened)
     }
 }
 
@@ -243,6 +251,17 @@ impl Reader<'_> {
         }
     }
 
+    /// What rows of versions before 4 don't have.
+    fn since_4<T: Default>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
+        match self.version {
+            1..=3 => Ok(T::default()),
+            _ => read(self),
+        }
+    }
+
     fn cancelled(&mut self, classes: &[Class]) -> Result<Cancelled, CodecError> {
         Ok(match self.unsigned()? {
             0 => {
@@ -294,6 +313,12 @@ impl Reader<'_> {
         let class = *pick(classes, self.unsigned()?)?;
         let (seq, home) = (self.step()?, Hour(self.number()?));
         Ok(Received { seq, class, home })
+    }
+
+    fn reopened(&mut self, classes: &[Class]) -> Result<Reopened, CodecError> {
+        let class = *pick(classes, self.unsigned()?)?;
+        let (seq, home) = (self.step()?, Hour(self.number()?));
+        Ok(Reopened { seq, class, home })
     }
 
     fn claimed(&mut self, classes: &[Class], workers: &[Arc<str>]) -> Result<Claimed, CodecError> {
@@ -387,9 +412,9 @@ mod tests {
             ..Delta::default()
         };
         let mut bytes = delta.encode();
-        // Without what is recalled, before the last four fields, and without what says that it is stored, before
-        // the two lists after it and the mark between them.
-        bytes.remove(bytes.len() - 5);
+        // Without what is recalled and reopened, before the last four fields, and without what says that it is
+        // stored, before the two lists after it and the mark between them.
+        bytes.drain(bytes.len() - 6..bytes.len() - 4);
         bytes.remove(bytes.len() - 8);
         bytes[0] = 2;
         assert_eq!(Delta::decode(&bytes).unwrap(), delta);

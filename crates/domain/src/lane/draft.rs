@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::waiting::remove_from;
 use super::{
     Accepted, Cancelled, Claimed, Class, Closed, Delta, DueMark, InboxMark, Lane, Misread,
-    Recalled, Received, Requeued, Retried, Row, RowKind, Run, Running, StoredPage, Timed,
+    Recalled, Received, Reopened, Requeued, Retried, Row, RowKind, Run, Running, StoredPage, Timed,
     TimedEntry, Wait,
 };
 use crate::{Budgets, Decision, Hour, HourRange, Micros, Verdict};
@@ -97,6 +97,11 @@ pub enum InTable {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("no open execution has this number")]
 pub struct NotFound;
+
+/// It isn't over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the execution isn't over")]
+pub struct NotOver;
 
 /// The result's fence isn't the running one's: somebody else has the right, or it is over already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -517,6 +522,22 @@ impl<'a> Draft<'a> {
             count,
         });
         Some(taken)
+    }
+
+    /// Has an execution run again that is over by its rows. It is there for the next row: this one's number is its
+    /// outcome's.
+    ///
+    /// # Errors
+    /// [`NotOver`]: it is open, or was run again in this draft already.
+    pub fn reopen(&mut self, reopened: Reopened) -> Result<(), NotOver> {
+        let Reopened { seq, class, .. } = reopened;
+        let runs = self.lane.running.contains_key(&seq);
+        let waits = self.lane.waiting.find(class, seq).is_some();
+        if runs || waits || self.delta.reopened.iter().any(|other| other.seq == seq) {
+            return Err(NotOver);
+        }
+        self.delta.reopened.push(reopened);
+        Ok(())
     }
 
     /// The planned row, for the batch of this id.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{AttemptResult, Backoff, ExecutionId, FinalState, RetryPolicy, decide};
+use crate::{AttemptResult, Attempted, Backoff, ExecutionId, FinalState, RetryPolicy, decide};
 
 /// What PostgreSQL holds: the chain under its primary key, the `due` entries, and the executions that were
 /// accepted for at once.
@@ -108,6 +108,10 @@ enum Step {
     Cancel {
         nth: u8,
     },
+    /// Has something run again that is over.
+    Reopen {
+        nth: u8,
+    },
     /// Reads what waits in the table, to be recalled by a row that comes later.
     Read {
         nth: u8,
@@ -132,11 +136,12 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0u8..6, 1u8..9, 0u8..6).prop_map(|(line, count, claim)| Step::Submit { line, count, claim }),
         3 => (1u8..9).prop_map(|slots| Step::Claim { slots }),
-        6 => (any::<u8>(), 0u8..7, any::<bool>(), prop::bool::weighted(0.1))
+        6 => (any::<u8>(), 0u8..8, any::<bool>(), prop::bool::weighted(0.1))
             .prop_map(|(nth, result, permanent, stale)| Step::End { nth, result, permanent, stale }),
         2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Schedule { line, seconds }),
         2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Receive { line, seconds }),
         3 => any::<u8>().prop_map(|nth| Step::Cancel { nth }),
+        2 => any::<u8>().prop_map(|nth| Step::Reopen { nth }),
         4 => (any::<u8>(), 1u8..6).prop_map(|(nth, limit)| Step::Read { nth, limit }),
         2 => (0u16..400).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::TakeOver),
@@ -169,7 +174,9 @@ struct World {
     owners: Vec<Lane>,
     now: Micros,
     batch: u128,
-    accepted: HashSet<u64>,
+    /// What was accepted, and its line.
+    accepted: HashMap<u64, Class>,
+    reopened: HashSet<u64>,
     finished: HashMap<u64, FinalState>,
     fences: HashSet<(u64, u64)>,
     numbers: HashSet<u64>,
@@ -188,22 +195,16 @@ impl World {
         let mut table = Table::default();
         table.rows.insert(genesis.link.n, genesis);
         let owners = vec![table.replay()];
-        let empty = (
-            HashSet::new(),
-            HashMap::new(),
-            HashSet::new(),
-            HashSet::new(),
-        );
-        let (accepted, finished, fences, numbers) = empty;
         Self {
             table,
             owners,
             now,
             batch: 0,
-            accepted,
-            finished,
-            fences,
-            numbers,
+            accepted: HashMap::new(),
+            reopened: HashSet::new(),
+            finished: HashMap::new(),
+            fences: HashSet::new(),
+            numbers: HashSet::new(),
             foreign: ExecutionId::FIRST_FOREIGN_SEQ,
             read: None,
             claimed: HashMap::new(),
@@ -348,6 +349,9 @@ impl World {
             let recalled = draft.recall(*class, page);
             assert_eq!(recalled, Ok(()), "the table has what the chain says");
         }
+        if let Step::Reopen { nth } = step {
+            self.plan_reopen(&mut draft, usize::from(*nth));
+        }
         let row = (!draft.is_empty()).then(|| draft.seal(self.batch));
         (row, due)
     }
@@ -433,6 +437,10 @@ impl World {
                 .iter()
                 .map(|(seq, running)| at(*seq, running.class)),
         );
+        // Somebody had it run again since: its rows name that entry no more.
+        open.retain(|entry| {
+            !lane.skipped.contains(&entry.mark) || !self.reopened.contains(&entry.mark.seq)
+        });
         open.sort_unstable_by_key(|entry| entry.mark);
         let Some(entry) = open.get(nth % open.len().max(1)) else {
             return;
@@ -448,6 +456,19 @@ impl World {
             "what is open can be cancelled, once: {entry:?}"
         );
         assert_eq!(draft.cancel(*entry, rows), Err(NotFound));
+    }
+
+    fn plan_reopen(&self, draft: &mut Draft<'_>, nth: usize) {
+        let mut over: Vec<u64> = self.finished.keys().copied().collect();
+        over.sort_unstable();
+        let Some(seq) = over.get(nth % over.len().max(1)).copied() else {
+            return;
+        };
+        let (class, home) = (self.accepted[&seq], self.now.hour());
+        let reopened = Reopened { seq, class, home };
+        let is_deposed = draft.lane().link() != self.owners[self.owners.len() - 1].link();
+        assert!(draft.reopen(reopened).is_ok() || is_deposed);
+        assert_eq!(draft.reopen(reopened), Err(NotOver), "once");
     }
 
     /// What waits in the table alone, one by one.
@@ -483,10 +504,18 @@ impl World {
         let policy = RetryPolicy {
             max_attempts: 4,
             backoff,
+            ..RetryPolicy::default()
         };
         let result = AttemptResult::ALL[usize::from(result) % AttemptResult::ALL.len()];
         let draw = f64::from(nth) / 256.0;
-        let mut decision = decide(result, permanent, running.budgets, &policy, draw);
+        let second = std::time::Duration::from_secs(1);
+        let attempted = Attempted {
+            result,
+            permanent,
+            put_off: (nth % 2 == 0).then_some(second * 90),
+            left: (nth % 16 == 0).then_some(second * 30),
+        };
+        let mut decision = decide(attempted, running.budgets, &policy, draw);
         if draft.is_cancelled(seq) {
             decision = decision.after_cancel();
         }
@@ -519,13 +548,16 @@ impl World {
         for accepted in &row.delta.accepted {
             for seq in accepted.first..accepted.first + u64::from(accepted.count) {
                 assert!(self.numbers.insert(seq), "number {seq} is given twice");
-                self.accepted.insert(seq);
+                self.accepted.insert(seq, accepted.class);
             }
         }
-        let later = row.delta.scheduled.iter().map(|entry| entry.mark.seq);
-        for seq in later.chain(row.delta.received.iter().map(|received| received.seq)) {
+        let later = row.delta.scheduled.iter();
+        let later = later.map(|entry| (entry.mark.seq, entry.class));
+        let received = row.delta.received.iter();
+        let received = received.map(|received| (received.seq, received.class));
+        for (seq, class) in later.chain(received) {
             assert!(self.numbers.insert(seq), "number {seq} is given twice");
-            self.accepted.insert(seq);
+            self.accepted.insert(seq, class);
         }
         for cancelled in row
             .delta
@@ -556,12 +588,17 @@ impl World {
             let before = self.finished.insert(closed.seq, closed.state);
             assert_eq!(before, None, "{} finishes twice", closed.seq);
         }
+        for reopened in &row.delta.reopened {
+            let before = self.finished.remove(&reopened.seq);
+            assert!(before.is_some(), "{} is run again and open", reopened.seq);
+            self.reopened.insert(reopened.seq);
+        }
     }
 
     /// What was accepted for at once is claimed in the order of acceptance; again, in any.
     fn witness_order(&mut self, class: Class, seq: u64) {
         let again = self.fences.iter().filter(|(of, _)| *of == seq).count() > 1;
-        if again || !self.table.executions.contains_key(&seq) {
+        if again || self.reopened.contains(&seq) || !self.table.executions.contains_key(&seq) {
             return;
         }
         let before = self.claimed.insert(class, seq);
@@ -630,7 +667,7 @@ impl World {
             .filter(|mark| **mark > lane.due_read() && !lane.skipped.contains(mark));
         places.extend(beyond.map(|mark| mark.seq));
         places.sort_unstable();
-        let mut accepted: Vec<u64> = self.accepted.iter().copied().collect();
+        let mut accepted: Vec<u64> = self.accepted.keys().copied().collect();
         accepted.sort_unstable();
         assert_eq!(
             places, accepted,
@@ -671,7 +708,7 @@ proptest! {
     #[test]
     fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Delta::decode(&bytes);
-        for version in [1, 2, 3] {
+        for version in [1, 2, 3, 4] {
             let versioned = [&[version], &bytes[..]].concat();
             let _ = Delta::decode(&versioned);
             let _ = Lane::from_snapshot(LaneId(0), &versioned);
@@ -759,13 +796,8 @@ fn a_batch_of_claims_and_successes_takes_few_bytes() {
     let fence = row.link.n;
     let policy = RetryPolicy::default();
     for seq in claimed.first..claimed.first + 500 {
-        let decision = decide(
-            AttemptResult::Success,
-            false,
-            Budgets::default(),
-            &policy,
-            0.0,
-        );
+        let attempted = Attempted::from(AttemptResult::Success);
+        let decision = decide(attempted, Budgets::default(), &policy, 0.0);
         draft.end(seq, fence, &decision).unwrap();
     }
     let bytes = draft.seal(2).delta.encode().len();

@@ -26,11 +26,11 @@ use crate::{Budgets, ExecutionId, Hour, HourRange, HourSet, LaneId, Micros, Prio
 
 pub use apply::ApplyError;
 pub use codec::CodecError;
-pub use draft::{Draft, Ending, InTable, NotFound, Stale};
+pub use draft::{Draft, Ending, InTable, NotFound, NotOver, Stale};
 pub use round::Round;
 pub use row::{
     Accepted, Cancelled, Claimed, Closed, DatabaseIdentity, Delta, InboxMark, Link, Received,
-    Requeued, Retried, Row, RowKind, TimedEntry, Wait,
+    Reopened, Requeued, Retried, Row, RowKind, TimedEntry, Wait,
 };
 pub use stored::{Misread, Recalled, Span, Stored, StoredPage};
 pub use waiting::{Run, WaitingSet};
@@ -95,7 +95,7 @@ pub struct Running {
 /// + depth, and dequeued = acknowledged + rejected + inflight.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct LineTotals {
-    /// Entered the line: submitted, due again, taken back.
+    /// Entered the line: submitted, due again, taken back, run again.
     pub enqueued: u64,
     /// Claimed.
     pub dequeued: u64,
@@ -116,7 +116,7 @@ pub struct LineTotals {
 /// Running totals of the lane: what its chain rows carry for everybody to read.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Totals {
-    /// Executions accepted.
+    /// Executions accepted, and those that were over and are run again.
     pub submitted: u64,
     /// Claims made.
     pub claimed: u64,

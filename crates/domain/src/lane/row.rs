@@ -151,6 +151,17 @@ pub struct Received {
     pub home: Hour,
 }
 
+/// An execution that was over and that somebody has run again: it waits in its line, its budgets anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reopened {
+    /// Its number.
+    pub seq: u64,
+    /// The line it waits in.
+    pub class: Class,
+    /// The hour of its home window.
+    pub home: Hour,
+}
+
 /// How far a lane's inbox has been read. The texts are PostgreSQL's own (`pg_snapshot`), since order of
 /// commit isn't order of insertion; here they mean nothing but themselves.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -243,6 +254,8 @@ pub struct Delta {
     pub claimed: Vec<Claimed>,
     /// Were read from their table: they wait in memory from here on.
     pub recalled: Vec<Recalled>,
+    /// Are run again.
+    pub reopened: Vec<Reopened>,
     /// What is due before this hour has its rows in windows; what is due later is kept apart until its
     /// window is made.
     pub kept_until: Option<Hour>,
@@ -258,7 +271,8 @@ impl Delta {
     /// How many bytes its row takes, roughly.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let read = self.timed.len() + self.scheduled.len() + self.received.len();
+        let read =
+            self.timed.len() + self.scheduled.len() + self.received.len() + self.reopened.len();
         let ended = self.cancelled.len() + self.closed.len() + self.retried.len();
         let moved = self.requeued.len() + self.accepted.len() + self.claimed.len();
         let recalled: usize = self

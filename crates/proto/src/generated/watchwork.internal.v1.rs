@@ -269,6 +269,29 @@ pub struct Located {
     #[prost(uint32, tag = "4")]
     pub attempt: u32,
 }
+/// Asks to revise an execution.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReviseExecutionRequest {
+    /// The tenant's number: another's executions are NOT_FOUND.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// 16 bytes of the execution's UUID.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub execution_id: ::prost::bytes::Bytes,
+    /// What is to be done.
+    #[prost(enumeration = "Revision", tag = "3")]
+    pub revision: i32,
+    /// Forwarded by a scheduler already: not forwarded again.
+    #[prost(bool, tag = "4")]
+    pub forwarded: bool,
+}
+/// What became of a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReviseExecutionResponse {
+    /// Where the execution stands.
+    #[prost(enumeration = "super::super::v1::ExecutionState", tag = "1")]
+    pub state: i32,
+}
 /// Asks to cancel an execution.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelExecutionRequest {
@@ -312,7 +335,7 @@ pub struct WatchExecutionsResponse {
 pub enum KeyScope {
     /// Never sent.
     Unspecified = 0,
-    /// Submit and cancel executions.
+    /// Submit, cancel, retry and discard executions.
     Submit = 1,
     /// Get, list and watch executions.
     Read = 2,
@@ -339,6 +362,39 @@ impl KeyScope {
             "KEY_SCOPE_SUBMIT" => Some(Self::Submit),
             "KEY_SCOPE_READ" => Some(Self::Read),
             "KEY_SCOPE_WORKER" => Some(Self::Worker),
+            _ => None,
+        }
+    }
+}
+/// What somebody does to an execution that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Revision {
+    /// Never sent.
+    Unspecified = 0,
+    /// Has it run again.
+    Retry = 1,
+    /// Takes it out of the dead letters.
+    Discard = 2,
+}
+impl Revision {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REVISION_UNSPECIFIED",
+            Self::Retry => "REVISION_RETRY",
+            Self::Discard => "REVISION_DISCARD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REVISION_UNSPECIFIED" => Some(Self::Unspecified),
+            "REVISION_RETRY" => Some(Self::Retry),
+            "REVISION_DISCARD" => Some(Self::Discard),
             _ => None,
         }
     }
@@ -682,6 +738,37 @@ pub mod scheduler_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Has an execution run again that is over, or discards a dead letter; decided by the owner of its lane. A
+        /// wrong owner forwards once.
+        pub async fn revise_execution(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReviseExecutionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReviseExecutionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/ReviseExecution",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "watchwork.internal.v1.SchedulerService",
+                        "ReviseExecution",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Follows executions of lanes that the callee owns. Ends when all are final, or with UNAVAILABLE
         /// when a lane moves away: ask its new owner then.
         pub async fn watch_executions(
@@ -801,6 +888,15 @@ pub mod scheduler_service_server {
             request: tonic::Request<super::CancelExecutionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CancelExecutionResponse>,
+            tonic::Status,
+        >;
+        /// Has an execution run again that is over, or discards a dead letter; decided by the owner of its lane. A
+        /// wrong owner forwards once.
+        async fn revise_execution(
+            &self,
+            request: tonic::Request<super::ReviseExecutionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReviseExecutionResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the WatchExecutions method.
@@ -1292,6 +1388,52 @@ pub mod scheduler_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelExecutionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/ReviseExecution" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReviseExecutionSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::ReviseExecutionRequest>
+                    for ReviseExecutionSvc<T> {
+                        type Response = super::ReviseExecutionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReviseExecutionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::revise_execution(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReviseExecutionSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

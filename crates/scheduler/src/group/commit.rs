@@ -12,7 +12,7 @@ use store::{Batch, Error, KnownKey, WindowMap, within};
 use super::actor::Group;
 use super::depth::{Depths, Limits};
 use super::doubt::Fate;
-use super::input::{CancelVerdict, NotTaken};
+use super::input::{CancelVerdict, NotTaken, RevisedVerdict};
 use super::intake::Pending;
 use super::keys::Named;
 use super::plan::{CancelledNow, Effects, Planner};
@@ -59,7 +59,7 @@ impl Group {
             }
             let windows = Arc::clone(&self.shared.windows.borrow());
             let at = self.shared.clock.now();
-            let Some(reads) = self.prepare(&windows, at).await else {
+            let Some(reads) = self.prepare(&windows, at, &pending).await else {
                 pending.refuse(|_| NotTaken::NotNow);
                 return Step::HeldUp;
             };
@@ -108,7 +108,12 @@ impl Group {
     }
 
     /// Reads what a batch at `at` needs; nothing if none can be planned now.
-    async fn prepare(&mut self, windows: &WindowMap, at: Micros) -> Option<Reads> {
+    async fn prepare(
+        &mut self,
+        windows: &WindowMap,
+        at: Micros,
+        pending: &Pending,
+    ) -> Option<Reads> {
         if !windows.covers(at.hour()) {
             let hour = at.hour().0;
             if self.windowless.is_news("no window") {
@@ -120,7 +125,7 @@ impl Group {
         if !self.move_chains_on(windows, at).await {
             return None;
         }
-        let reads = self.read(windows, at).await;
+        let reads = self.read(windows, at, &pending.revisions).await;
         reads
             .inspect_err(|error| self.note_database_error(error))
             .ok()
@@ -198,6 +203,7 @@ impl Group {
             lacking.extend(planner.claim(&sessions, &mut turns));
         }
         let misread = planner.recall();
+        planner.revise(&pending.revisions, reads.ends);
         let planned = planner.seal();
         for (lane, class) in misread {
             self.read_again_later(lane, class);
@@ -355,26 +361,32 @@ impl Group {
     }
 
     /// Tells everybody what the committed batch means for them.
-    fn tell(&mut self, pending: Pending, effects: Effects) {
-        for (submit, verdicts) in pending.submits.into_iter().zip(effects.verdicts) {
+    fn tell(&mut self, pending: Pending, mut effects: Effects) {
+        let verdicts = std::mem::take(&mut effects.verdicts);
+        for (submit, verdicts) in pending.submits.into_iter().zip(verdicts) {
             let _ = submit.reply.send(verdicts);
         }
-        for (cancel, verdict) in pending.cancels.into_iter().zip(effects.cancel_verdicts) {
+        let verdicts = std::mem::take(&mut effects.cancel_verdicts);
+        for (cancel, verdict) in pending.cancels.into_iter().zip(verdicts) {
             let _ = cancel.reply.send(verdict);
+        }
+        let verdicts = std::mem::take(&mut effects.revise_verdicts);
+        for (revise, verdict) in pending.revisions.into_iter().zip(verdicts) {
+            let _ = revise.reply.send(verdict);
         }
         super::tasks::dispatch(&self.shared.scheduler_id, &effects.claimed);
         super::tasks::stop(&effects.cancelled);
-        super::tasks::settle(effects.settlements);
+        super::tasks::settle(std::mem::take(&mut effects.settlements));
         self.forget_heads(&effects.cancelled);
         if !self.watchers.is_empty() {
-            let (claimed, ended) = (&effects.claimed, &effects.ended);
-            super::tasks::notify(&mut self.watchers, claimed, ended, &effects.cancelled);
+            super::tasks::notify(&mut self.watchers, &effects);
         }
         let at = self.shared.clock.now();
         self.lines.accepted(&effects.accepted);
         self.lines.received(&effects.received);
         self.lines.promoted(&effects.promoted);
         self.lines.cancelled(&effects.cancelled);
+        self.lines.revised(&effects.revised);
         self.lines.claimed(&effects.claimed, at);
         self.lines.ended(&effects.ended, at);
         let log = &mut self.log_budget;
@@ -385,6 +397,10 @@ impl Group {
         let claimed = effects.claimed.iter();
         claimed.for_each(|task| log.dispatched(task, at));
         effects.ended.iter().for_each(|ended| log.ended(ended));
+        effects
+            .revised
+            .iter()
+            .for_each(|revised| log.revised(revised));
     }
 }
 
@@ -414,6 +430,9 @@ impl Pending {
         }
         for cancel in self.cancels {
             let _ = cancel.reply.send(CancelVerdict::NotNow);
+        }
+        for revise in self.revisions {
+            let _ = revise.reply.send(RevisedVerdict::NotNow);
         }
     }
 }

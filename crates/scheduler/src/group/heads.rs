@@ -11,7 +11,7 @@ use store::{Error, Head, WindowMap};
 
 use super::actor::Group;
 use super::input::Input;
-use crate::shared::{Known, Shared};
+use crate::shared::{Known, Shared, Work};
 
 /// Heads that one read takes.
 const HEADS_PAGE: usize = 1_000;
@@ -87,17 +87,46 @@ impl Shared {
         home: Hour,
         (seqs, bytes): (&[u64], u64),
     ) -> Result<Vec<(u64, Known)>, Error> {
-        let mut known = Vec::with_capacity(seqs.len());
-        for (seq, head) in self
+        let heads = self
             .database
             .heads(windows, lane, home, (seqs, bytes))
-            .await?
-        {
-            let id = ExecutionId::new(lane, seq, home_of(&head), &self.id_key);
-            let work = Arc::new(self.work_of(head).await?);
-            known.push((seq, Known { id, work }));
+            .await?;
+        let mut works = Vec::with_capacity(heads.len());
+        for (seq, head) in heads {
+            works.push((seq, self.work_of(head).await?));
         }
-        Ok(known)
+        self.note_reopened(windows, (lane, home), &mut works)
+            .await?;
+        let known = works.into_iter().map(|(seq, work)| {
+            let id = ExecutionId::new(lane, seq, home_of(&work.head), &self.id_key);
+            let work = Arc::new(work);
+            (seq, Known { id, work })
+        });
+        Ok(known.collect())
+    }
+
+    /// Notes of what has a total time since when that counts, where somebody had it run again.
+    async fn note_reopened(
+        &self,
+        windows: &WindowMap,
+        (lane, home): (LaneId, Hour),
+        works: &mut [(u64, Work)],
+    ) -> Result<(), Error> {
+        let limited = works.iter().filter(|(_, work)| work.policy.total.is_some());
+        let limited: Vec<u64> = limited.map(|(seq, _)| *seq).collect();
+        if limited.is_empty() {
+            return Ok(());
+        }
+        let reopened = self
+            .database
+            .reopened(windows, lane, home, &limited)
+            .await?;
+        for (seq, at) in reopened {
+            if let Some((_, work)) = works.iter_mut().find(|(of, _)| *of == seq) {
+                work.reopened = Some(at);
+            }
+        }
+        Ok(())
     }
 
     /// What is known of everything that runs in a lane.

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use domain::lane::{Class, InTable, Lane, TimedEntry};
-use domain::{AttemptResult, ExecutionId, ExecutionState, HourRange, LaneId, Reason};
+use domain::{AttemptResult, ExecutionId, ExecutionState, HourRange, LaneId, Reason, Revision};
 use rustc_hash::FxHashMap;
 use store::LetGo;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +22,8 @@ pub(crate) enum Input {
     Submit(Submit),
     /// An execution to cancel.
     Cancel(Cancel),
+    /// An execution that is over, to be revised.
+    Revise(Revise),
     /// Results of a worker.
     Reports(Arc<Session>, Vec<Report>),
     /// What a worker holds.
@@ -157,6 +159,28 @@ pub(crate) enum CancelVerdict {
     NotNow,
 }
 
+/// An execution that is over, and what somebody wants of it.
+pub(crate) struct Revise {
+    pub(crate) known: Known,
+    pub(crate) revision: Revision,
+    pub(crate) reply: oneshot::Sender<RevisedVerdict>,
+}
+
+/// What became of a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RevisedVerdict {
+    /// The execution stands so.
+    Done(ExecutionState),
+    /// It isn't over.
+    Open,
+    /// It is over, and not so that this could be done to it.
+    Over(ExecutionState),
+    /// Its window is on its way out, with what was submitted.
+    Leaving,
+    /// Nobody could decide.
+    NotNow,
+}
+
 /// Why an execution was not taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
@@ -183,6 +207,8 @@ pub(crate) struct Report {
     pub(crate) fence: u64,
     pub(crate) result: AttemptResult,
     pub(crate) permanent: bool,
+    /// For how long the handler puts the next attempt off.
+    pub(crate) put_off: Option<Duration>,
     pub(crate) error: Option<(String, String)>,
     pub(crate) output: Option<(Bytes, String)>,
     pub(crate) waited_us: u64,

@@ -10,7 +10,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::actor::{BATCH, Group};
-use super::input::{Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Submit, Watched};
+use super::input::{
+    Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Revise, Submit, Watched,
+};
 use super::memory::InMemory;
 use super::side::Side;
 use crate::session::{Session, Slot};
@@ -23,6 +25,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Pending {
     pub(super) submits: Vec<Submit>,
     pub(super) cancels: Vec<Cancel>,
+    pub(super) revisions: Vec<Revise>,
     pub(super) reports: Vec<(Option<Arc<Session>>, Vec<Report>)>,
     /// How much that is. What was read of a line counts as well: it can be claimed by the batch after that one.
     len: usize,
@@ -45,6 +48,11 @@ impl Pending {
         self.cancels.push(cancel);
     }
 
+    fn revise(&mut self, revise: Revise) {
+        self.len += 1;
+        self.revisions.push(revise);
+    }
+
     /// Reports of a worker, or, without one, of attempts that were lost.
     fn report(&mut self, session: Option<Arc<Session>>, reports: Vec<Report>) {
         self.len += reports.len();
@@ -57,6 +65,7 @@ impl Group {
         match input {
             Input::Submit(submit) => pending.submit(submit),
             Input::Cancel(cancel) => pending.cancel(cancel),
+            Input::Revise(revise) => pending.revise(revise),
             Input::Snapshot(lane, n, took) => self.note_snapshot(lane, n, took),
             Input::Carried(lane, window, carried) => {
                 if let Some(side) = self.sides.get_mut(&lane) {
@@ -349,6 +358,7 @@ impl Report {
             fence,
             result,
             permanent: false,
+            put_off: None,
             error,
             output: None,
             waited_us,

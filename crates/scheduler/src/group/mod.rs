@@ -24,10 +24,10 @@ mod turnover;
 pub(crate) use actor::{Group, GroupHandle};
 pub(crate) use input::{
     Adopted, Cancel, CancelVerdict, Change, HeldTask, Holding, IdempotencyKey, Incoming, Input,
-    NotTaken, Report, Submit, Taken, Verdicts, Watched,
+    NotTaken, Report, Revise, RevisedVerdict, Submit, Taken, Verdicts, Watched,
 };
 pub(crate) use keys::Named;
 pub(crate) use listing::{Open, OpenFound, OpenList, Sought, joined};
 pub(crate) use memory::InMemory;
-pub(crate) use plan::{CancelledNow, ClaimedTask, Effects, Ended};
+pub(crate) use plan::{CancelledNow, ClaimedTask, Effects, Ended, RevisedNow};
 pub(crate) use tasks::correlation_id;

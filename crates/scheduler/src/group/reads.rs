@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use domain::lane::{DueMark, InboxMark, Lane, TimedEntry};
 use domain::{Hour, LaneId, Micros};
-use store::{Error, InboxRead, KeptEntry, WindowMap, within};
+use store::{Error, ExecutionPlace, InboxRead, KeptEntry, LastEnd, WindowMap, within};
 use tokio::time::Instant;
 
 use super::actor::Group;
 use super::commit::COMMIT_LIMIT;
+use super::input::Revise;
 
 /// Due entries that one read takes.
 const DUE_PAGE: usize = 10_000;
@@ -28,15 +29,43 @@ pub(super) struct Reads {
     /// Of what is kept for later and has its window now; and up to which hour, where that is all.
     pub(super) kept: Vec<(LaneId, Vec<KeptEntry>, Option<Hour>)>,
     pub(super) inbox: Vec<InboxRead>,
+    /// How what is to be revised stands, one by one.
+    pub(super) ends: Vec<Option<LastEnd>>,
 }
 
 impl Group {
-    pub(super) async fn read(&mut self, windows: &WindowMap, at: Micros) -> Result<Reads, Error> {
+    pub(super) async fn read(
+        &mut self,
+        windows: &WindowMap,
+        at: Micros,
+        revisions: &[Revise],
+    ) -> Result<Reads, Error> {
         Ok(Reads {
+            ends: self.read_ends(windows, revisions).await?,
             kept: self.read_kept(windows).await?,
             due: self.read_due(windows, at).await?,
             inbox: self.read_inbox(windows, at).await?,
         })
+    }
+
+    /// Reads how executions stand that somebody wants to revise: memory doesn't know what is over.
+    async fn read_ends(
+        &mut self,
+        windows: &WindowMap,
+        revisions: &[Revise],
+    ) -> Result<Vec<Option<LastEnd>>, Error> {
+        let mut ends = Vec::with_capacity(revisions.len());
+        for revise in revisions {
+            let id = revise.known.id;
+            let place = ExecutionPlace {
+                lane: id.lane(),
+                seq: id.seq(),
+                home: id.home(),
+            };
+            let reading = self.writer.last_end(windows, place);
+            ends.push(within(COMMIT_LIMIT, reading).await?);
+        }
+        Ok(ends)
     }
 
     /// Reads what is kept for later, in the lanes that don't know of the newest windows yet.

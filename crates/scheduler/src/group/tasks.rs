@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
 use super::input::{Change, HeldTask, Watched};
-use super::plan::{CancelledNow, ClaimedTask, Ended};
+use super::plan::{CancelledNow, ClaimedTask, Effects};
 use crate::session::Session;
 
 /// Bytes of payload that one message carries, and the last one's: far below what a message may have.
@@ -100,6 +100,7 @@ fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
         known,
         fence,
         attempt,
+        timeout,
         ..
     } = claimed;
     let (work, head) = (&known.work, &known.work.head);
@@ -123,7 +124,7 @@ fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
             .trace
             .map_or_else(Bytes::new, |trace| task_context(known.id, trace)),
         tracestate: tracestate(scheduler_id, head.tracestate.as_deref()),
-        timeout_us: u64::try_from(head.timeout.as_micros()).unwrap_or(u64::MAX),
+        timeout_us: u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX),
     }
 }
 
@@ -159,12 +160,14 @@ fn tracestate(scheduler_id: &str, callers: Option<&str>) -> String {
 type Watchers = FxHashMap<ExecutionId, Vec<mpsc::UnboundedSender<Watched>>>;
 
 /// Tells those who watch: how the last attempt ended first, then that the next is claimed.
-pub(super) fn notify(
-    watchers: &mut Watchers,
-    claimed: &[ClaimedTask],
-    ended: &[Ended],
-    cancelled: &[CancelledNow],
-) {
+pub(super) fn notify(watchers: &mut Watchers, effects: &Effects) {
+    let Effects {
+        claimed,
+        ended,
+        cancelled,
+        revised,
+        ..
+    } = effects;
     let ends = ended.iter().map(|ended| Change {
         id: ended.known.id,
         state: ended.state,
@@ -197,7 +200,15 @@ pub(super) fn notify(
         }),
         CancelledNow::Told { .. } => None,
     });
-    for change in over.chain(ends).chain(begins) {
+    let revised = revised.iter().map(|revised| Change {
+        id: revised.known.id,
+        state: revised.state,
+        reason: revised.reason,
+        attempt: 0,
+        fence: 0,
+        worker: Arc::from(""),
+    });
+    for change in over.chain(ends).chain(begins).chain(revised) {
         let Some(watching) = watchers.get_mut(&change.id) else {
             continue;
         };

@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use domain::limits::{self, LimitError};
-use domain::{Backoff, LaneId, Micros, Priority, RetryPolicy};
+use domain::{LaneId, Micros, Priority};
 use proto::internal::v1::{ForwardedSubmission, RequestOrigin, SubmitRequest, SubmitResponse};
 use proto::v1::{Refusal, Submission, SubmitVerdict, submit_verdict::Verdict};
 use store::Head;
 use tokio::sync::oneshot;
 use tonic::Code;
 
+use super::retry_policy::retry_policy;
 use super::scheduler_service::Internal;
 use super::{OUTAGE, told};
 use crate::group::{IdempotencyKey, Incoming, Input, NotTaken, Submit, Taken, Verdicts};
@@ -155,7 +156,7 @@ impl Internal {
         let mut submission = item.submission.unwrap_or_default();
         let now = self.shared.clock.now();
         check(&submission, now).map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
-        let policy = policy_of(&submission)
+        let policy = retry_policy(submission.retry_policy.as_ref())
             .map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
         let lane = u16::try_from(item.lane).unwrap_or(u16::MAX);
         let unavailable = |e: store::Error| refusal(Code::Unavailable, "", told(&e));
@@ -286,45 +287,6 @@ fn check(submission: &Submission, now: Micros) -> Result<(), LimitError> {
         ));
     }
     Ok(())
-}
-
-fn policy_of(submission: &Submission) -> Result<RetryPolicy, LimitError> {
-    let usual = RetryPolicy::default();
-    let Some(asked) = &submission.retry_policy else {
-        return Ok(usual);
-    };
-    let field = "retry_policy";
-    let attempts = asked.max_attempts.unwrap_or(u32::from(usual.max_attempts));
-    if !(1..=limits::MAX_ATTEMPTS).contains(&attempts) {
-        return Err(LimitError::new(
-            field,
-            format!("max_attempts {attempts} must be 1 to 1000"),
-        ));
-    }
-    let multiplier = asked.multiplier.unwrap_or(usual.backoff.multiplier);
-    if !(1.0..=100.0).contains(&multiplier) {
-        return Err(LimitError::new(
-            field,
-            format!("multiplier {multiplier} must be 1 to 100"),
-        ));
-    }
-    let wait = |asked: Option<prost_types::Duration>, usual: Duration| match asked {
-        None => Ok(usual),
-        Some(asked) => Duration::try_from(asked)
-            .ok()
-            .filter(|wait| *wait <= limits::MAX_BACKOFF)
-            .ok_or_else(|| LimitError::new(field, "a back-off must be 0 to 24 h")),
-    };
-    let backoff = Backoff {
-        initial: wait(asked.initial_backoff, usual.backoff.initial)?,
-        multiplier,
-        max: wait(asked.max_backoff, usual.backoff.max)?,
-        jitter: asked.jitter.unwrap_or(usual.backoff.jitter),
-    };
-    Ok(RetryPolicy {
-        max_attempts: u16::try_from(attempts).unwrap_or(u16::MAX),
-        backoff,
-    })
 }
 
 fn head_of(

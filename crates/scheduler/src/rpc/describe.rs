@@ -1,7 +1,7 @@
 //! An execution as clients see it, from its owner's memory and its rows.
 
 use domain::lane::Wait;
-use domain::{ExecutionId, ExecutionState, Micros};
+use domain::{ExecutionId, ExecutionState, Micros, Reason, RetryPolicy};
 use proto::v1::{Attempt, Execution};
 use store::{LastOutcome, StoredAttempt, StoredExecution};
 
@@ -151,6 +151,8 @@ pub(super) async fn execution(
             .unwrap_or_default(),
         trace_kept: head.trace.is_some_and(|trace| trace[24] & 1 == 1),
         max_attempts: policy.map_or(0, |policy| u32::from(policy.max_attempts)),
+        max_lost: policy.map_or(0, |policy| u32::from(policy.max_lost)),
+        expires_at: expires(id, stored, policy).map(timestamp),
         partition: u32::from(id.lane().0),
         due_at: head.due.map(timestamp),
         cancel_requested: matches!(
@@ -161,6 +163,17 @@ pub(super) async fn execution(
             }
         ),
     }
+}
+
+/// When its total time is over, counted anew from when somebody had it run again.
+fn expires(
+    id: ExecutionId,
+    stored: &StoredExecution,
+    policy: Option<RetryPolicy>,
+) -> Option<Micros> {
+    let reopened = |a: &&StoredAttempt| a.reason == Reason::Redriven as i16;
+    let reopened = stored.attempts.iter().rfind(reopened).map(|a| a.at);
+    Some(reopened.unwrap_or(id.home_time()).plus(policy?.total?))
 }
 
 fn attempts(stored: &StoredExecution, memory: &InMemory) -> Vec<Attempt> {

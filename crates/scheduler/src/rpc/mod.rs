@@ -5,6 +5,8 @@ mod cancelling;
 mod describe;
 mod listing;
 mod reading;
+mod retry_policy;
+mod revising;
 mod scheduler_service;
 mod watching;
 mod work_stream;

@@ -9,8 +9,9 @@ use proto::internal::v1::{
     CancelExecutionRequest, CancelExecutionResponse, GetExecutionRequest, GetExecutionResponse,
     ListExecutionsRequest, ListExecutionsResponse, ListOpenRequest, ListOpenResponse,
     LocateRequest, LocateResponse, ResolveKeyRequest, ResolveKeyResponse, ResolveQueueRequest,
-    ResolveQueueResponse, SubmitRequest, SubmitResponse, WatchClusterRequest, WatchClusterResponse,
-    WatchExecutionsRequest, WatchExecutionsResponse,
+    ResolveQueueResponse, ReviseExecutionRequest, ReviseExecutionResponse, SubmitRequest,
+    SubmitResponse, WatchClusterRequest, WatchClusterResponse, WatchExecutionsRequest,
+    WatchExecutionsResponse,
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
@@ -162,6 +163,14 @@ impl SchedulerService for Internal {
     ) -> Result<Response<CancelExecutionResponse>, Status> {
         let request = self.check(request)?;
         self.cancel(request).await.map(Response::new)
+    }
+
+    async fn revise_execution(
+        &self,
+        request: Request<ReviseExecutionRequest>,
+    ) -> Result<Response<ReviseExecutionResponse>, Status> {
+        let request = self.check(request)?;
+        self.revise(request).await.map(Response::new)
     }
 
     async fn list_executions(

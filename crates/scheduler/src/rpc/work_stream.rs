@@ -1,6 +1,7 @@
 //! One stream of one worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::limits::{self, LimitError};
@@ -86,7 +87,7 @@ impl WorkStream {
 
     fn welcome(&mut self, outbound: Outbound) {
         let lease = self.shared.worker_lease;
-        let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let view = ClusterView::clone(&self.views.borrow());
         let welcome = work_response::Message::Welcome(Welcome {
             scheduler_id: self.shared.scheduler_id.clone(),
@@ -332,6 +333,7 @@ fn report_of(result: proto::v1::Result) -> Option<Report> {
         fence: result.fence,
         result: kind,
         permanent,
+        put_off: (result.put_off_us > 0).then(|| Duration::from_micros(result.put_off_us)),
         error: error.filter(|_| !success),
         output: (success && !output.is_empty()).then_some((output, output_type)),
         waited_us: result.waited_us,

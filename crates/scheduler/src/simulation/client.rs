@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use domain::{Backoff, ExecutionId, RetryPolicy};
-use proto::internal::v1::{CancelExecutionRequest, ForwardedSubmission, SubmitRequest};
+use domain::{Backoff, ExecutionId, Growth, RetryPolicy};
+use proto::internal::v1::{
+    CancelExecutionRequest, ForwardedSubmission, ReviseExecutionRequest, Revision, SubmitRequest,
+};
 use proto::v1::{ExecutionState, Submission, submit_verdict::Verdict};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -17,11 +19,13 @@ pub(super) fn policy(max_attempts: u16) -> RetryPolicy {
     RetryPolicy {
         max_attempts,
         backoff: Backoff {
+            growth: Growth::Exponential,
             initial: Duration::from_millis(300),
             multiplier: 2.0,
             max: Duration::from_secs(3),
             jitter: true,
         },
+        ..RetryPolicy::default()
     }
 }
 
@@ -118,6 +122,7 @@ fn item(chance: &mut StdRng, number: u64, keyed: bool) -> ForwardedSubmission {
             multiplier: Some(2.0),
             max_backoff: prost_types::Duration::try_from(Duration::from_secs(3)).ok(),
             jitter: Some(true),
+            ..proto::v1::RetryPolicy::default()
         }),
         ..Submission::default()
     };
@@ -168,6 +173,43 @@ pub(super) async fn cancel_some(world: World, mut chance: StdRng, count: u32, ov
             .map(|outcome| outcome.state());
         if state == Some(ExecutionState::Cancelled) {
             world.truth.cancelled(id);
+        }
+    }
+}
+
+/// Has some of what is over run again, and discards some; now and then what isn't over at all.
+pub(super) async fn revise_some(world: World, mut chance: StdRng, count: u32, over: Duration) {
+    for _ in 0..count {
+        let pause = (over / count).mul_f64(chance.random_range(0.0..2.0));
+        tokio::time::sleep(pause).await;
+        let (nth, at_random) = (chance.random_range(0..10_000), chance.random_ratio(1, 4));
+        let unsuccessful = world
+            .truth
+            .some_unsuccessful(&world.model.state().tables, nth);
+        let any = world.truth.some_accepted(nth);
+        let Some(id) = unsuccessful.filter(|_| !at_random).or(any) else {
+            continue;
+        };
+        let revision = match chance.random_ratio(1, 4) {
+            true => Revision::Discard,
+            false => Revision::Retry,
+        };
+        let Some(replica) = world.owner_of(u32::from(id.lane().0)) else {
+            continue;
+        };
+        world.truth.revising(id);
+        let request = ReviseExecutionRequest {
+            tenant: u32::try_from(TENANT).unwrap_or(1),
+            execution_id: bytes::Bytes::copy_from_slice(id.as_bytes()),
+            revision: revision.into(),
+            forwarded: true,
+        };
+        let answer = replica.internal.revise(request).await;
+        world
+            .history
+            .note(|| format!("client: {revision:?} {id} gets {answer:?}"));
+        if answer.is_ok() {
+            world.truth.revised(id);
         }
     }
 }

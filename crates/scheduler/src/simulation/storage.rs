@@ -10,9 +10,9 @@ use domain::lane::{
 use domain::{Hour, LaneId, Micros, RetryPolicy};
 use store::{
     ApiKey, Batch, Claimant, Error, ExecutionPlace, Head, InboxRead, KeepHouse, KeepLeases,
-    KeptEntry, KnowNames, KnownKey, LaneLease, LaneOwner, Lead, Membership, PostWork, Posted,
-    Queue, ReadExecutions, Renewal, Retention, Settled, Storage, StoredExecution, Table, Term,
-    TermHolder, WindowMap, WriteLanes, WriteSnapshots,
+    KeptEntry, KnowNames, KnownKey, LaneLease, LaneOwner, LastEnd, Lead, Membership, PostWork,
+    Posted, Queue, ReadExecutions, Renewal, Retention, Settled, Storage, StoredExecution, Table,
+    Term, TermHolder, WindowMap, WriteLanes, WriteSnapshots,
 };
 use tokio::sync::oneshot;
 
@@ -188,6 +188,15 @@ impl WriteLanes for Connection {
 
     async fn kept_due(&mut self, _: LaneId, _: Hour, _: usize) -> Result<Vec<KeptEntry>, Error> {
         self.read(|_| Vec::new()).await
+    }
+
+    async fn last_end(
+        &mut self,
+        _: &WindowMap,
+        place: ExecutionPlace,
+    ) -> Result<Option<LastEnd>, Error> {
+        self.read(move |state| super::truth::last_end(&state.tables, place))
+            .await
     }
 
     async fn read_inbox(
@@ -760,6 +769,16 @@ impl ReadExecutions for Connection {
     ) -> Result<StoredPage, Error> {
         self.read(|state| stored(&state.tables, lane, (class, span), rows))
             .await
+    }
+
+    async fn reopened(
+        &self,
+        _: &WindowMap,
+        _: LaneId,
+        _: Hour,
+        _: &[u64],
+    ) -> Result<Vec<(u64, Micros)>, Error> {
+        self.read(|_| Vec::new()).await
     }
 
     async fn execution(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::lane::Lane;
 use domain::{ExecutionId, ExecutionState, Hour, LaneId};
-use store::{Outcome, StoredAttempt, StoredExecution};
+use store::{ExecutionPlace, LastEnd, LastOutcome, Outcome, StoredAttempt, StoredExecution};
 use tokio::time::Instant;
 
 use super::database::Tables;
@@ -35,6 +35,8 @@ struct Notes {
     lost: (BTreeSet<(LaneId, u64, Hour)>, Option<Instant>),
     /// What was said to be over by a cancellation.
     cancelled: BTreeSet<ExecutionId>,
+    /// What somebody wanted to revise, and whether he was told that it is done.
+    revised: BTreeMap<ExecutionId, bool>,
     wrong: Vec<String>,
 }
 
@@ -70,8 +72,36 @@ impl Truth {
         notes.accepted.keys().nth(nth % count).copied()
     }
 
+    pub(super) fn some_unsuccessful(&self, tables: &Tables, nth: usize) -> Option<ExecutionId> {
+        let notes = self.notes();
+        let unsuccessful = |id: &&ExecutionId| {
+            let last = outcomes(tables, (id.lane(), id.seq())).last().copied();
+            last.is_some_and(|last| {
+                last.state.is_final() && last.state != ExecutionState::Succeeded
+            })
+        };
+        let all: Vec<_> = notes.accepted.keys().filter(unsuccessful).collect();
+        all.get(nth % all.len().max(1)).copied().copied()
+    }
+
+    /// Of what somebody wants to run again nobody knows any more that it stays cancelled.
     pub(super) fn cancelled(&self, id: ExecutionId) {
-        self.notes().cancelled.insert(id);
+        let mut notes = self.notes();
+        if !notes.revised.contains_key(&id) {
+            notes.cancelled.insert(id);
+        }
+    }
+
+    /// Somebody is about to revise an execution.
+    pub(super) fn revising(&self, id: ExecutionId) {
+        let mut notes = self.notes();
+        notes.cancelled.remove(&id);
+        notes.revised.entry(id).or_default();
+    }
+
+    /// He was told that it is done.
+    pub(super) fn revised(&self, id: ExecutionId) {
+        self.notes().revised.insert(id, true);
     }
 
     /// A handler begins. No other may run for the same execution: leases end first with their holders.
@@ -136,6 +166,7 @@ impl Truth {
         let Notes {
             accepted,
             cancelled,
+            revised,
             runs,
             lost,
             ..
@@ -152,6 +183,7 @@ impl Truth {
         lost.1 = Some(Instant::now());
         accepted.retain(|id, _| same(id));
         cancelled.retain(|id| same(id) && is_over(tables, place(id)));
+        revised.values_mut().for_each(|told| *told = false);
         let open = runs.values_mut().flatten().filter(|run| run.end.is_none());
         open.for_each(|run| run.end = Some(Instant::now()));
     }
@@ -159,10 +191,7 @@ impl Truth {
     /// Whether everything that was acknowledged is over, or what is left.
     pub(super) fn unfinished(&self, tables: &Tables) -> Vec<ExecutionId> {
         let notes = self.notes();
-        let open = |id: &&ExecutionId| {
-            let place = (id.lane(), id.seq());
-            finals(tables, place).is_empty()
-        };
+        let open = |id: &&ExecutionId| !is_over(tables, (id.lane(), id.seq()));
         notes.accepted.keys().filter(open).copied().collect()
     }
 
@@ -179,12 +208,20 @@ impl Truth {
             }
         }
         for id in &notes.cancelled {
-            let ends = finals(tables, (id.lane(), id.seq()));
-            if !ends
-                .iter()
-                .all(|end| end.state == ExecutionState::Cancelled)
-            {
-                return Err(format!("{id} was said to be cancelled, and is {ends:?}"));
+            let rows = outcomes(tables, (id.lane(), id.seq()));
+            let mut ends = rows.iter().filter(|row| row.state.is_final());
+            if !ends.all(|end| end.state == ExecutionState::Cancelled) {
+                return Err(format!("{id} was said to be cancelled, and is {rows:?}"));
+            }
+        }
+        for id in notes
+            .revised
+            .iter()
+            .filter_map(|(id, told)| told.then_some(id))
+        {
+            let rows = outcomes(tables, (id.lane(), id.seq()));
+            if !rows.iter().any(|row| row.result.is_none()) {
+                return Err(format!("{id} was said to be revised, and is {rows:?}"));
             }
         }
         check_rows(tables)?;
@@ -199,10 +236,7 @@ fn check_rows(tables: &Tables) -> Result<(), String> {
         .keys()
         .chain(tables.gone.executions.keys())
     {
-        let ends = finals(tables, *place).len();
-        if ends > 1 {
-            return Err(format!("{place:?} has {ends} final outcomes"));
-        }
+        check_lives(*place, &outcomes(tables, *place))?;
     }
     for ((lane, seq, fence), outcome) in tables.outcomes.iter().chain(&tables.gone.outcomes) {
         let place = (*lane, *fence);
@@ -238,9 +272,10 @@ fn check_rows(tables: &Tables) -> Result<(), String> {
             .chain(tables.gone.executions.keys())
             .filter(|(id, _)| *id == lane.id())
             .count();
-        if lane.totals().submitted != executions as u64 {
+        let reopened = reopened(tables, lane.id());
+        if lane.totals().submitted != (executions + reopened) as u64 {
             return Err(format!(
-                "lane {}: {:?}, {executions} rows",
+                "lane {}: {:?}, {executions} rows, {reopened} run again",
                 lane.id(),
                 lane.totals()
             ));
@@ -278,19 +313,56 @@ fn check_submissions(tables: &Tables) -> Result<(), String> {
     }
 }
 
-fn finals(tables: &Tables, (lane, seq): (LaneId, u64)) -> Vec<&Outcome> {
-    let range = (lane, seq, 0)..=(lane, seq, u64::MAX);
-    let gone = tables.gone.outcomes.range(range.clone());
-    let outcomes = tables.outcomes.range(range).chain(gone);
-    let outcomes = outcomes.map(|(_, outcome)| outcome);
-    outcomes
-        .filter(|outcome| outcome.state.is_final())
-        .collect()
+/// Nothing ends twice, unless somebody had it run again in between; and nobody does so with what isn't over.
+fn check_lives(place: (LaneId, u64), outcomes: &[&Outcome]) -> Result<(), String> {
+    let mut is_open = true;
+    for outcome in outcomes {
+        let is_right = match (outcome.result, outcome.state) {
+            (None, ExecutionState::DeadLettered) => !is_open,
+            (None, _) => !std::mem::replace(&mut is_open, true),
+            (_, state) if state.is_final() => std::mem::replace(&mut is_open, false),
+            _ => is_open,
+        };
+        if !is_right {
+            return Err(format!("{place:?} has the outcomes {outcomes:?}"));
+        }
+    }
+    Ok(())
 }
 
-/// Whether an execution has a final outcome.
+/// How often executions of a lane were run again by somebody's hand.
+pub(super) fn reopened(tables: &Tables, lane: LaneId) -> usize {
+    let all = tables
+        .outcomes
+        .values()
+        .chain(tables.gone.outcomes.values());
+    let reopened = |outcome: &&Outcome| {
+        outcome.lane == lane && outcome.result.is_none() && !outcome.state.is_final()
+    };
+    all.filter(reopened).count()
+}
+
+/// The outcomes of an execution, by fence.
+fn outcomes(tables: &Tables, (lane, seq): (LaneId, u64)) -> Vec<&Outcome> {
+    let range = (lane, seq, 0)..=(lane, seq, u64::MAX);
+    let gone = tables.gone.outcomes.range(range.clone());
+    let all: BTreeMap<_, _> = tables.outcomes.range(range).chain(gone).collect();
+    all.into_values().collect()
+}
+
+/// Whether an execution has an outcome that is final, and nobody has had it run again since.
 pub(super) fn is_over(tables: &Tables, place: (LaneId, u64)) -> bool {
-    !finals(tables, place).is_empty()
+    let last = outcomes(tables, place).last().map(|last| last.state);
+    last.is_some_and(ExecutionState::is_final)
+}
+
+/// An execution's last outcome that is there.
+pub(super) fn last_end(tables: &Tables, place: ExecutionPlace) -> Option<LastEnd> {
+    let ExecutionPlace { lane, seq, .. } = place;
+    let stored = stored(tables, lane, seq)?;
+    let last = LastOutcome::from(stored.attempts.last()?);
+    let is_kept = tables.windows.kept_executions.contains(&(lane, seq));
+    Some(LastEnd { last, is_kept })
 }
 
 /// What goes in is what came out, what left and what is there.
@@ -324,7 +396,7 @@ pub(super) fn stored(tables: &Tables, lane: LaneId, seq: u64) -> Option<StoredEx
     let attempts = outcomes.map(|(_, outcome)| StoredAttempt {
         attempt: i16::try_from(outcome.attempt).unwrap_or(0),
         fence: outcome.fence,
-        result: outcome.result as i16,
+        result: outcome.result.map_or(0, |result| result as i16),
         state: outcome.state,
         reason: outcome.reason as i16,
         worker: outcome.worker.to_string(),

@@ -497,6 +497,7 @@ impl Worker {
                     message: "as chance has it".to_owned(),
                     permanent: self.chance.random_ratio(1, 5),
                 }),
+                put_off_us: self.chance.random_range(0..400_000),
                 ..proto::v1::Result::default()
             };
             if let Some(held) = self.held.get_mut(&(id, fence)) {
@@ -514,6 +515,7 @@ impl Worker {
             _ if cancelled => AttemptResult::Cancelled,
             0 | 1 => AttemptResult::Error,
             2 => AttemptResult::Returned,
+            3 => AttemptResult::Snoozed,
             _ => AttemptResult::Success,
         }
     }

@@ -8,12 +8,12 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::client::{cancel_some, hand_in};
+use super::client::{cancel_some, hand_in, revise_some};
 use super::database::Model;
 use super::history::History;
 use super::panics;
 use super::replica::Replica;
-use super::truth::Truth;
+use super::truth::{Truth, reopened};
 use super::work::{Fault, Worker};
 
 /// How long things go wrong.
@@ -32,7 +32,7 @@ const REPLICAS: [&str; 3] = ["s1", "s2", "s3"];
 pub(super) struct World {
     pub(super) history: History,
     pub(super) truth: Truth,
-    model: Model,
+    pub(super) model: Model,
     /// Whether the database may lose its last changes.
     lossy: bool,
     replicas: Arc<Mutex<Vec<Arc<Replica>>>>,
@@ -95,12 +95,10 @@ async fn live(seed: u64, loud: bool) -> Result<(), String> {
         workers.push(world.hire(name, &mut chance));
     }
     let count = chance.random_range(20..80);
-    let (one, other) = (
-        StdRng::seed_from_u64(chance.random()),
-        StdRng::seed_from_u64(chance.random()),
-    );
+    let [one, other, third] = [(); 3].map(|()| StdRng::seed_from_u64(chance.random()));
     tokio::spawn(hand_in(world.clone(), one, count, over));
     tokio::spawn(cancel_some(world.clone(), other, 8, over));
+    tokio::spawn(revise_some(world.clone(), third, 8, over));
     let end = Instant::now() + over;
     while Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(chance.random_range(200..3_000))).await;
@@ -225,7 +223,9 @@ impl World {
             let submitted = state.tables.replayed.values();
             let submitted: u64 = submitted.map(|lane| lane.totals().submitted).sum();
             let executions = state.tables.executions.len() + state.tables.gone.executions.len();
-            let posted = (executions as u64).abs_diff(submitted);
+            let lanes = state.tables.replayed.keys();
+            let reopened: usize = lanes.map(|lane| reopened(&state.tables, *lane)).sum();
+            let posted = ((executions + reopened) as u64).abs_diff(submitted);
             let turned = state.tables.windows.are_turned(self.model.now());
             if unfinished.is_empty() && open == 0 && posted == 0 && turned {
                 return self.truth.check(&state.tables);

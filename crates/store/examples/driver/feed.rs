@@ -70,7 +70,7 @@ impl Feed {
 
     fn end(&self, draft: &mut Draft<'_>, seq: u64, running: &Running) -> Outcome {
         let policy = RetryPolicy::default();
-        let decision = decide(AttemptResult::Success, false, running.budgets, &policy, 0.5);
+        let decision = decide(AttemptResult::Success.into(), running.budgets, &policy, 0.5);
         draft
             .end(seq, running.fence, &decision)
             .expect("it runs with this fence");
@@ -82,7 +82,7 @@ impl Feed {
             tenant: running.class.tenant,
             queue: running.class.queue,
             attempt: 1,
-            result: AttemptResult::Success,
+            result: Some(AttemptResult::Success),
             state: domain::ExecutionState::Succeeded,
             reason: decision.reason,
             budgets: decision.budgets,

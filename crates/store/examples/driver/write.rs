@@ -174,7 +174,7 @@ impl Rows {
         self.int(outcome.queue);
         let (attempts, lost) = (outcome.budgets.attempts, outcome.budgets.lost);
         let numbers = [
-            outcome.result as i16,
+            outcome.result.map_or(0, |result| result as i16),
             outcome.state as i16,
             outcome.reason as i16,
         ];

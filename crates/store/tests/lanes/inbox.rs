@@ -157,7 +157,7 @@ async fn take_in(writer: &mut Writer, world: &World, lane: &Lane) -> Batch {
 fn end_one(lane: &Lane, seq: u64, at: Micros) -> Batch {
     let running = &lane.running()[&seq];
     let result = AttemptResult::Success;
-    let decision = domain::decide(result, false, running.budgets, &RetryPolicy::default(), 0.5);
+    let decision = domain::decide(result.into(), running.budgets, &RetryPolicy::default(), 0.5);
     let mut draft = lane.draft(at);
     draft.end(seq, running.fence, &decision).unwrap();
     let outcome = outcome(lane.id(), seq, running, result);

@@ -214,7 +214,7 @@ pub(crate) fn end_two(lane: &Lane, at: Micros) -> Batch {
         .into_iter()
         .zip([AttemptResult::Success, AttemptResult::Error])
     {
-        let decision = domain::decide(result, false, running.budgets, &policy, 0.5);
+        let decision = domain::decide(result.into(), running.budgets, &policy, 0.5);
         let ending = draft.end(*seq, running.fence, &decision).unwrap();
         if let Ending::Retried { due, to_table } = ending {
             assert!(to_table, "nothing has been read ahead");
@@ -256,7 +256,7 @@ pub(crate) fn outcome(
         tenant: 1,
         queue: 1,
         attempt: 1,
-        result,
+        result: Some(result),
         state: if success {
             ExecutionState::Succeeded
         } else {

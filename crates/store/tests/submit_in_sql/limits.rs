@@ -6,7 +6,7 @@ use store::KnowNames;
 use crate::shop::{Shop, bare, run, submit};
 
 /// Arguments just within the limits.
-const LEGAL: [&str; 25] = [
+const LEGAL: [&str; 29] = [
     "payload => null, content_type => null, idempotency_key => 'of what is null'",
     "payload => decode(repeat('00', 1048576), 'hex')",
     "priority => 'critical'",
@@ -30,12 +30,16 @@ const LEGAL: [&str; 25] = [
     "max_attempts => 1000",
     "initial_backoff => '0', max_backoff => '0'",
     "initial_backoff => '24 hours', max_backoff => '24 hours'",
+    "growth => 'linear', max_lost => 0",
+    "growth => 'fixed', max_lost => 100",
+    "total_timeout => '1 millisecond'",
+    "total_timeout => '10 years'",
     "multiplier => 1",
     "multiplier => 100",
 ];
 
 /// Arguments just beyond them, and the field at fault.
-const ILLEGAL: [(&str, &str); 47] = [
+const ILLEGAL: [(&str, &str); 52] = [
     ("payload => decode(repeat('00', 1048577), 'hex')", "payload"),
     ("priority => 'urgent'", "priority"),
     ("priority => 'High'", "priority"),
@@ -104,6 +108,11 @@ const ILLEGAL: [(&str, &str); 47] = [
     ),
     ("max_backoff => '-1 microsecond'", "max_backoff"),
     ("max_backoff => '1 month'", "max_backoff"),
+    ("growth => 'sometimes'", "growth"),
+    ("max_lost => -1", "max_lost"),
+    ("max_lost => 101", "max_lost"),
+    ("total_timeout => '0'", "total_timeout"),
+    ("total_timeout => '11 years'", "total_timeout"),
     ("multiplier => 0.99", "multiplier"),
     ("multiplier => 100.1", "multiplier"),
     ("multiplier => 'NaN'", "multiplier"),

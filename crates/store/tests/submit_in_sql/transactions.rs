@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::lane::Class;
-use domain::{Backoff, IdKey, LaneId, Micros, Priority, RetryPolicy};
+use domain::{Backoff, Growth, IdKey, LaneId, Micros, Priority, RetryPolicy};
 use store::{ExecutionPlace, Head, KnowNames, ReadExecutions};
 
 use crate::shop::{Answer, Shop, run, submit, value};
@@ -63,16 +63,19 @@ async fn an_execution_is_stored_as_it_was_submitted() {
         content_type => 'text/plain', labels => '{"team": "ops \"1\""}', headers => '{"X-Shop": "7"}',
         correlation_id => 'order-7', timeout => '90 seconds', max_attempts => 3,
         initial_backoff => '500 milliseconds', multiplier => 1.5, max_backoff => '1 minute',
-        jitter => false"#;
+        jitter => false, growth => 'linear', max_lost => 7, total_timeout => '2 hours'"#;
     let answer = submit(&mut connection, all).await.unwrap();
     let policy = RetryPolicy {
         max_attempts: 3,
+        max_lost: 7,
         backoff: Backoff {
+            growth: Growth::Linear,
             initial: Duration::from_millis(500),
             multiplier: 1.5,
             max: Duration::from_secs(60),
             jitter: false,
         },
+        total: Some(Duration::from_secs(7_200)),
     };
     let class = Class {
         tenant: shop.tenant,
@@ -179,6 +182,21 @@ async fn equal_retry_policies_share_a_number_and_others_do_not() {
             backoff(|b| b.max = Duration::from_secs(86_400)),
         ),
         ("jitter => false", backoff(|b| b.jitter = false)),
+        ("growth => 'fixed'", backoff(|b| b.growth = Growth::Fixed)),
+        (
+            "max_lost => 0",
+            RetryPolicy {
+                max_lost: 0,
+                ..usual
+            },
+        ),
+        (
+            "total_timeout => '1 hour'",
+            RetryPolicy {
+                total: Some(Duration::from_secs(3_600)),
+                ..usual
+            },
+        ),
     ]) {
         for _ in 0..2 {
             let answer = submit(&mut connection, &format!("'shop', 'noop', {arguments}")).await;

@@ -30,6 +30,10 @@ pub(crate) struct ListArgs {
     /// Show it again every 2 seconds, until Ctrl-C.
     #[arg(long, conflicts_with = "all")]
     pub(crate) watch: bool,
+
+    /// Without dead letters that somebody discarded.
+    #[arg(long)]
+    pub(crate) without_discarded: bool,
 }
 
 /// Where an execution stands.

@@ -80,7 +80,7 @@ async fn watch(output: &Output, client: &Client, args: &ListArgs) -> Result<(), 
 }
 
 /// A list's pages, up to its limit.
-struct Pages<'a> {
+pub(super) struct Pages<'a> {
     client: &'a Client,
     /// What the next page is asked with.
     request: ListExecutionsRequest,
@@ -92,7 +92,7 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    fn new(client: &'a Client, args: &ListArgs) -> Self {
+    pub(super) fn new(client: &'a Client, args: &ListArgs) -> Self {
         let states = args.states.iter();
         let request = ListExecutionsRequest {
             queue: args.queue.clone().unwrap_or_default(),
@@ -100,6 +100,7 @@ impl<'a> Pages<'a> {
                 .map(|state| ExecutionState::from(*state) as i32)
                 .collect(),
             job_type: args.job_type.clone().unwrap_or_default(),
+            without_discarded: args.without_discarded,
             ..ListExecutionsRequest::default()
         };
         let room = (!args.all).then_some(args.limit as usize);
@@ -113,7 +114,7 @@ impl<'a> Pages<'a> {
     }
 
     /// The next page, which may be empty though more follow; `None` after the last.
-    async fn next(&mut self) -> Result<Option<Vec<ExecutionSummary>>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<ExecutionSummary>>, Failure> {
         if self.is_last || self.room == Some(0) {
             return Ok(None);
         }

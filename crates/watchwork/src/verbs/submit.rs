@@ -1,13 +1,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
-use proto::v1::{ExecutionState, Priority, RetryPolicy, Submission};
+use proto::v1::{BackoffGrowth, ExecutionState, Priority, RetryPolicy, Submission};
 use serde_json::{Value, json};
 
-use crate::args::SubmitArgs;
+use crate::args::{RetryArgs, SubmitArgs};
 use crate::client::Client;
 use crate::execution_view::state_name;
 use crate::failure::{Failure, Kind};
@@ -57,10 +57,7 @@ fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
         .payload
         .as_deref()
         .map_or(Ok(Default::default()), payload)?;
-    let retry_policy = args.max_attempts.map(|most| RetryPolicy {
-        max_attempts: Some(most),
-        ..RetryPolicy::default()
-    });
+    let retry_policy = retry_policy(&args.retries)?;
     let due_at = due_at(&args)?;
     let timeout = args
         .timeout
@@ -80,6 +77,26 @@ fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
         idempotency_key: args.idempotency_key.unwrap_or_default(),
         due_at,
     })
+}
+
+/// What is said of it; nothing, if nothing is.
+fn retry_policy(args: &RetryArgs) -> Result<Option<RetryPolicy>, Failure> {
+    let duration = |option: &str, given: Option<Duration>| {
+        let given = given.map(prost_types::Duration::try_from).transpose();
+        given.map_err(|_| Failure::usage(format!("{option} is too long")))
+    };
+    let policy = RetryPolicy {
+        max_attempts: args.max_attempts,
+        max_lost: args.max_lost,
+        growth: args
+            .backoff
+            .map_or(0, |growth| BackoffGrowth::from(growth) as i32),
+        initial_backoff: duration("--initial-backoff", args.initial_backoff)?,
+        max_backoff: duration("--max-backoff", args.max_backoff)?,
+        total_timeout: duration("--total-timeout", args.total_timeout)?,
+        ..RetryPolicy::default()
+    };
+    Ok((policy != RetryPolicy::default()).then_some(policy))
 }
 
 fn by_name(option: &str, pairs: Vec<(String, String)>) -> Result<HashMap<String, String>, Failure> {

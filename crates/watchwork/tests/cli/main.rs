@@ -4,6 +4,7 @@
 
 mod cancelling;
 mod listing;
+mod revising;
 mod scripted_api;
 mod submitting;
 mod traces;

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use proto::v1::execution_service_server::{ExecutionService, ExecutionServiceServer};
 use proto::v1::{
-    Attempt, AttemptResult, CancelExecutionRequest, CancelExecutionResponse, Execution,
-    ExecutionState, GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest,
-    ListExecutionsResponse, Submission, SubmitBatchRequest, SubmitBatchResponse, SubmitRequest,
-    SubmitResponse, WatchExecutionsRequest, WatchExecutionsResponse,
+    Attempt, AttemptResult, CancelExecutionRequest, CancelExecutionResponse,
+    DiscardExecutionRequest, DiscardExecutionResponse, Execution, ExecutionState,
+    GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest, ListExecutionsResponse,
+    RetryExecutionRequest, RetryExecutionResponse, Submission, SubmitBatchRequest,
+    SubmitBatchResponse, SubmitRequest, SubmitResponse, WatchExecutionsRequest,
+    WatchExecutionsResponse,
 };
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -38,6 +40,8 @@ struct Script {
     watches: VecDeque<Changes>,
     watched: Vec<String>,
     cancels: Vec<(String, Result<ExecutionState, Status>)>,
+    revisions: Vec<(&'static str, String)>,
+    refused: Vec<(String, Status)>,
     pages: VecDeque<ListExecutionsResponse>,
     listed: Vec<ListExecutionsRequest>,
 }
@@ -90,6 +94,17 @@ impl ScriptedApi {
     pub(crate) fn cancels(&self, id: &str, end: Result<ExecutionState, Status>) {
         let mut script = self.script.lock().unwrap();
         script.cancels.push((id.to_owned(), end));
+    }
+
+    /// Who wants to revise an execution is refused so.
+    pub(crate) fn refuses(&self, id: &str, status: Status) {
+        let mut script = self.script.lock().unwrap();
+        script.refused.push((id.to_owned(), status));
+    }
+
+    /// What was retried and discarded, in order.
+    pub(crate) fn revisions(&self) -> Vec<(&'static str, String)> {
+        self.script.lock().unwrap().revisions.clone()
     }
 
     /// A further list, after those that were given before, has this page.
@@ -159,6 +174,17 @@ fn check<T>(request: &Request<T>) -> Result<(), Status> {
         .ok_or_else(|| Status::unauthenticated("wrong key"))
 }
 
+impl Service {
+    fn revise(&self, what: &'static str, id: String) -> Result<(), Status> {
+        let mut script = self.0.lock().unwrap();
+        if let Some((_, status)) = script.refused.iter().find(|(of, _)| *of == id) {
+            return Err(status.clone());
+        }
+        script.revisions.push((what, id));
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl ExecutionService for Service {
     type WatchExecutionsStream = Pin<
@@ -226,6 +252,28 @@ impl ExecutionService for Service {
         let state = cancels.remove(place).1?;
         let mut answer = CancelExecutionResponse::default();
         answer.set_state(state);
+        Ok(Response::new(answer))
+    }
+
+    async fn retry_execution(
+        &self,
+        request: Request<RetryExecutionRequest>,
+    ) -> Result<Response<RetryExecutionResponse>, Status> {
+        check(&request)?;
+        self.revise("retry", request.into_inner().execution_id)?;
+        let mut answer = RetryExecutionResponse::default();
+        answer.set_state(ExecutionState::Queued);
+        Ok(Response::new(answer))
+    }
+
+    async fn discard_execution(
+        &self,
+        request: Request<DiscardExecutionRequest>,
+    ) -> Result<Response<DiscardExecutionResponse>, Status> {
+        check(&request)?;
+        self.revise("discard", request.into_inner().execution_id)?;
+        let mut answer = DiscardExecutionResponse::default();
+        answer.set_state(ExecutionState::DeadLettered);
         Ok(Response::new(answer))
     }
 

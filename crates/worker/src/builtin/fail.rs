@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
@@ -19,6 +21,8 @@ pub struct FailPayload {
     pub permanent: bool,
     /// The error's message.
     pub message: Option<String>,
+    /// The error says that it must not be tried again sooner, in milliseconds.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl FromPayload for FailPayload {
@@ -41,10 +45,11 @@ impl Handler for Fail {
         let message = payload
             .message
             .unwrap_or_else(|| "failed as it was told to".to_owned());
-        let permanent = payload.permanent;
-        Err(HandlerError {
-            permanent,
-            ..HandlerError::new("told_to_fail", message)
+        let error = HandlerError::new("told_to_fail", message);
+        Err(match payload.retry_after_ms {
+            _ if payload.permanent => error.permanent(),
+            Some(ms) => error.retry_after(Duration::from_millis(ms)),
+            None => error,
         })
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::handler::{Handler, HandlerError, Output};
 use crate::payload::Json;
 
-/// Waits.
+/// Waits; or puts itself off until it is time to.
 pub struct Sleep;
 
 /// What [`Sleep`] takes.
@@ -16,6 +16,11 @@ pub struct Sleep;
 pub struct SleepPayload {
     /// How long, in milliseconds.
     pub ms: u64,
+    /// Before this time, in milliseconds since 1970, it puts itself off.
+    #[serde(default)]
+    pub not_before_unix_ms: u64,
+    /// By how much, in milliseconds: 1000 if not said.
+    pub snooze_ms: Option<u64>,
 }
 
 #[async_trait]
@@ -27,6 +32,11 @@ impl Handler for Sleep {
         Json(payload): Self::Payload,
         _context: Context,
     ) -> Result<Output, HandlerError> {
+        let begin = UNIX_EPOCH + Duration::from_millis(payload.not_before_unix_ms);
+        if SystemTime::now() < begin {
+            let wait = Duration::from_millis(payload.snooze_ms.unwrap_or(1_000));
+            return Err(HandlerError::snooze(wait));
+        }
         tokio::time::sleep(Duration::from_millis(payload.ms)).await;
         Ok(Output::none())
     }

@@ -45,6 +45,7 @@ fn item(queue: i32, lanes: u16, due: Option<Micros>) -> Incoming {
         }),
         job_type: Arc::from("t"),
         policy: RetryPolicy::default(),
+        reopened: None,
     };
     Incoming {
         lane: LANE,

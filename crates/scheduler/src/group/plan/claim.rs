@@ -127,6 +127,7 @@ impl Planner<'_> {
             );
             self.effects.claimed.push(ClaimedTask {
                 session: Arc::clone(session),
+                timeout: known.timeout(self.at),
                 known,
                 fence,
                 attempt: run.budgets.attempts + 1,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::lane::{DueMark, Ending, Running, TimedEntry, Wait};
-use domain::{AttemptResult, Decision, ExecutionState, Micros, Reason, Verdict};
+use domain::{
+    AttemptResult, Attempted, Budgets, Decision, ExecutionState, Micros, Reason, Verdict,
+};
 use proto::v1::SettlementVerdict;
 use store::{DueEntry, Outcome, Place};
 use tokio::time::Instant;
@@ -111,9 +113,14 @@ impl Planner<'_> {
     }
 
     fn decide(&mut self, report: &Report, running: &Running, known: &Known) -> Decision {
-        let (budgets, policy) = (running.budgets, &known.work.policy);
+        let attempted = Attempted {
+            result: report.result,
+            permanent: report.permanent,
+            put_off: report.put_off,
+            left: known.left(self.at),
+        };
         let draw = rand::Rng::random(self.chance);
-        let decision = domain::decide(report.result, report.permanent, budgets, policy, draw);
+        let decision = domain::decide(attempted, running.budgets, &known.work.policy, draw);
         let draft = self.drafts.get(&report.id.lane());
         match draft.is_some_and(|draft| draft.is_cancelled(report.id.seq())) {
             true => decision.after_cancel(),
@@ -197,17 +204,31 @@ impl Planner<'_> {
 /// The outcome of an execution that was cancelled while nobody ran it.
 fn cancelled_outcome(known: &Known, entry: TimedEntry, fence: u64, at: Micros) -> Outcome {
     Outcome {
-        lane: known.id.lane(),
-        seq: known.id.seq(),
         home: entry.home,
-        fence,
-        tenant: entry.class.tenant,
-        queue: entry.class.queue,
         attempt: entry.budgets.attempts,
-        result: AttemptResult::Cancelled,
+        result: Some(AttemptResult::Cancelled),
         state: ExecutionState::Cancelled,
         reason: Reason::Cancelled,
         budgets: entry.budgets,
+        ..without_attempt(known, fence, at)
+    }
+}
+
+/// The outcome of an execution that nobody ran: what somebody did to it.
+pub(super) fn without_attempt(known: &Known, fence: u64, at: Micros) -> Outcome {
+    let class = known.work.class();
+    Outcome {
+        lane: known.id.lane(),
+        seq: known.id.seq(),
+        home: known.id.home(),
+        fence,
+        tenant: class.tenant,
+        queue: class.queue,
+        attempt: 0,
+        result: None,
+        state: ExecutionState::Queued,
+        reason: Reason::None,
+        budgets: Budgets::default(),
         worker: Arc::from(""),
         claimed: at,
         queued_us: 0,
@@ -242,7 +263,7 @@ fn outcome_of(
         tenant: running.class.tenant,
         queue: running.class.queue,
         attempt: running.budgets.attempts + 1,
-        result: report.result,
+        result: Some(report.result),
         state: match decision.verdict {
             Verdict::Close(state) => state.into(),
             Verdict::RetryAfter(_) => ExecutionState::Retrying,
@@ -294,13 +315,14 @@ mod tests {
     fn the_phases_sum_to_the_time_since_the_claim_whatever_the_worker_says() {
         let id = ExecutionId::from_bytes([0; 16]);
         for (waited_us, ran_us, held_us) in [(0, 0, 0), (5, 900, 3), (u64::MAX, 7, u64::MAX)] {
-            let (fence, permanent, error, output) = (1, false, None, None);
+            let (fence, permanent, put_off, error, output) = (1, false, None, None, None);
             let result = AttemptResult::Success;
             let report = Report {
                 id,
                 fence,
                 result,
                 permanent,
+                put_off,
                 error,
                 output,
                 waited_us,

@@ -4,21 +4,24 @@
 mod accept;
 mod claim;
 mod ending;
+mod revising;
 mod undo;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use domain::lane::{Class, Draft, DueMark, Lane, TimedEntry};
-use domain::{AttemptResult, Decision, ExecutionId, ExecutionState, Hour, IdKey, LaneId, Micros};
+use domain::{
+    AttemptResult, Decision, ExecutionId, ExecutionState, Hour, IdKey, LaneId, Micros, Reason,
+};
 use proto::v1::Settlement;
 use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
 use store::{Batch, KeptEntry, Options, Place};
 
 use super::depth::Depths;
-use super::input::{CancelVerdict, Verdicts};
+use super::input::{CancelVerdict, RevisedVerdict, Verdicts};
 use super::keys::{Named, RecentKeys};
 use super::side::Side;
 use super::stored::take_pages;
@@ -33,11 +36,14 @@ pub(crate) struct Effects {
     pub(crate) verdicts: Vec<Verdicts>,
     /// What each cancellation gets, in their order.
     pub(crate) cancel_verdicts: Vec<CancelVerdict>,
+    /// What each revision gets, in their order.
+    pub(crate) revise_verdicts: Vec<RevisedVerdict>,
     pub(crate) accepted: Vec<(Known, SystemTime)>,
     /// The lines into which something came through the inbox.
     pub(crate) received: Vec<Class>,
     pub(crate) promoted: Vec<(Class, u64)>,
     pub(crate) cancelled: Vec<CancelledNow>,
+    pub(crate) revised: Vec<RevisedNow>,
     pub(crate) claimed: Vec<ClaimedTask>,
     pub(crate) ended: Vec<Ended>,
     pub(crate) settlements: Vec<(Arc<Session>, Settlement)>,
@@ -50,6 +56,8 @@ pub(crate) struct ClaimedTask {
     pub(crate) fence: u64,
     pub(crate) attempt: u16,
     pub(crate) enqueued: Micros,
+    /// How long it may run: not at all if its total time is over.
+    pub(crate) timeout: Duration,
 }
 
 /// An execution that was cancelled.
@@ -66,6 +74,13 @@ pub(crate) enum CancelledNow {
         id: ExecutionId,
         fence: u64,
     },
+}
+
+/// An execution that was over and that somebody revised.
+pub(crate) struct RevisedNow {
+    pub(crate) known: Known,
+    pub(crate) state: ExecutionState,
+    pub(crate) reason: Reason,
 }
 
 /// An attempt that came to its end.
@@ -222,10 +237,14 @@ impl<'a> Planner<'a> {
     pub(super) fn seal(self) -> (Batch, Effects) {
         let mut batch = self.batch;
         let id = rand::Rng::random(self.chance);
-        let (drafts, kept) = (self.drafts, &batch.kept);
-        let moves = |lane: LaneId| kept.iter().any(|entry| entry.lane == lane);
+        let (drafts, kept, outcomes) = (self.drafts, &batch.kept, &batch.outcomes);
+        // Rows of a lane go in behind its chain, though it changes nothing there.
+        let writes = |lane: LaneId| {
+            let moves = kept.iter().any(|entry| entry.lane == lane);
+            moves || outcomes.iter().any(|outcome| outcome.lane == lane)
+        };
         let drafts = drafts.into_iter();
-        let drafts = drafts.filter(|(lane, draft)| !draft.is_empty() || moves(*lane));
+        let drafts = drafts.filter(|(lane, draft)| !draft.is_empty() || writes(*lane));
         batch.rows = drafts.map(|(_, draft)| draft.seal(id)).collect();
         (batch, self.effects)
     }

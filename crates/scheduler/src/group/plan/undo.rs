@@ -20,6 +20,11 @@ impl Effects {
                 side.heads.take(known.id.seq());
             }
         }
+        for revised in &self.revised {
+            if let Some(side) = sides.get_mut(&revised.known.id.lane()) {
+                side.heads.take(revised.known.id.seq());
+            }
+        }
         for ended in &self.ended {
             let id = ended.known.id;
             if let Some(side) = sides.get_mut(&id.lane()) {

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
-use domain::{ExecutionState, LaneId, ListMark, limits};
+use domain::{ExecutionState, LaneId, ListMark, Reason, limits};
 use proto::internal::v1::ListExecutionsRequest;
 use store::{ListPart, Queue};
 use tonic::Status;
 
 use super::token;
+use crate::rpc::describe::Standing;
 use crate::rpc::scheduler_service::Internal;
 use crate::rpc::trouble;
 
@@ -50,6 +51,7 @@ pub(super) struct List {
     pub(super) states: Vec<ExecutionState>,
     /// Any of these; `None`: all.
     pub(super) job_types: Option<Vec<i32>>,
+    pub(super) without_discarded: bool,
     pub(super) order: Order,
     pub(super) page_size: usize,
     /// What its page comes after.
@@ -62,6 +64,12 @@ impl List {
     /// Whether an execution in this state is one of the list's.
     pub(super) fn wants(&self, state: ExecutionState) -> bool {
         self.states.is_empty() || self.states.contains(&state)
+    }
+
+    /// Whether an execution that stands so is one of the list's.
+    pub(super) fn shows(&self, standing: &Standing) -> bool {
+        let discarded = standing.reason == Reason::Discarded as i32;
+        self.wants(standing.state) && !(discarded && self.without_discarded)
     }
 
     /// Whether any of the list's executions may not be over.
@@ -87,7 +95,7 @@ impl List {
     /// not pass.
     pub(super) fn round(&self) -> usize {
         let sifted = self.order == Order::Accepted && !self.states.is_empty();
-        match sifted || self.job_types.is_some() {
+        match sifted || self.job_types.is_some() || self.without_discarded {
             true => ROUND.max(self.page_size + 1),
             false => self.page_size + 1,
         }
@@ -134,6 +142,7 @@ impl Internal {
             order: Order::of(&states),
             states,
             job_types,
+            without_discarded: asked.without_discarded,
             page_size: page_size as usize,
             before,
             fingerprint,

@@ -44,7 +44,7 @@ impl Internal {
             let standing = standing(listed.in_rows(last), memory, now);
             let time = list.order.time(&listed, &standing, last);
             // What has moved on since it was found is elsewhere in the list, or not in it.
-            if list.wants(standing.state) && time == listed.mark.at {
+            if list.shows(&standing) && time == listed.mark.at {
                 let summary = self.summary(list, &listed, standing).await?;
                 shown.insert(listed.mark, summary);
             }
