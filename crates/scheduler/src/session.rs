@@ -65,6 +65,8 @@ pub(crate) struct Session {
     /// Microseconds after `begin` at which something may be asked back again.
     take_back_at: AtomicU64,
     outbound: Mutex<Option<(u64, Outbound)>>,
+    /// The connection by which it speaks.
+    current: AtomicU64,
     /// Where its last stream came from, for people.
     address: Mutex<String>,
     bell: Arc<Bell>,
@@ -221,9 +223,16 @@ impl Session {
         self.bell.ring();
     }
 
-    /// Nothing more goes down the stream there is: a newer one is being opened.
-    pub(crate) fn suspend(&self) {
+    /// Nothing more goes down the stream there is, and nothing that comes from it counts: a newer one is being
+    /// opened.
+    pub(crate) fn suspend(&self, newer: u64) {
         *self.lock_outbound() = None;
+        self.current.store(newer, Ordering::Release);
+    }
+
+    /// Whether what comes by this connection counts.
+    pub(crate) fn is_current(&self, connection: u64) -> bool {
+        self.current.load(Ordering::Acquire) == connection
     }
 
     /// A stream broke; unless a newer one is there already, nothing goes out any more.
@@ -312,6 +321,9 @@ impl Sessions {
             known.renew(lease);
             return Arc::clone(known);
         }
+        if let Some(before) = sessions.get(&key) {
+            before.suspend(number);
+        }
         let session = Arc::new(Session {
             worker_id: Arc::from(worker_id),
             number,
@@ -327,6 +339,7 @@ impl Sessions {
             demand: Demand::new(slots, self.bell.groups()),
             take_back_at: AtomicU64::new(0),
             outbound: Mutex::default(),
+            current: AtomicU64::new(0),
             address: Mutex::default(),
             bell: Arc::clone(&self.bell),
         });

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Postgres};
 use uuid::Uuid;
 
 use crate::chain::as_stored;
-use crate::lane_lease::number;
+use crate::lane_lease::{lane_id, number};
 use crate::timestamp::Timestamp;
 use crate::window::Table;
 use crate::{Database, Error, WindowMap};
@@ -85,6 +85,12 @@ pub trait CarryOver: Send + Sync {
     /// # Errors
     /// The database can't be reached.
     async fn note_let_go(&self, facts: &[LetGo]) -> Result<Vec<LetGo>, Error>;
+
+    /// Of which windows, by table and first hour, it is noted that some lanes need nothing any more.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    async fn noted_let_go(&self, lanes: &[LaneId]) -> Result<Vec<(LaneId, Table, Hour)>, Error>;
 }
 
 #[async_trait]
@@ -125,6 +131,18 @@ impl CarryOver for Database {
     async fn note_let_go(&self, facts: &[LetGo]) -> Result<Vec<LetGo>, Error> {
         let mut connection = self.pool.acquire().await.map_err(Error::of("let_go"))?;
         self.tell(&mut connection, facts).await
+    }
+
+    async fn noted_let_go(&self, lanes: &[LaneId]) -> Result<Vec<(LaneId, Table, Hour)>, Error> {
+        const SELECT: &str = "select lane, table_name, from_hour from let_go where lane = any($1)";
+        let lanes: Vec<i16> = lanes.iter().copied().map(number).collect();
+        let statement = sqlx::query_as(SELECT).bind(lanes).fetch_all(&self.pool);
+        let rows: Vec<(i16, String, i32)> = self.timed("let_go_read", "select", statement).await?;
+        let noted = rows.into_iter().filter_map(|(lane, table, from)| {
+            let table = Table::ALL.into_iter().find(|of| of.name() == table)?;
+            Some((lane_id(lane), table, Hour(from)))
+        });
+        Ok(noted.collect())
     }
 }
 

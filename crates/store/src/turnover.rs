@@ -57,6 +57,9 @@ impl Election {
                  where o.state in (6, 7, 8, 9) and o.at < $1 - interval '1 hour' * case
                      when o.state in (7, 8) then greatest($2, coalesce(q.failures_hours, 0))
                      else $2 end
+                     -- Somebody may have had it run again since.
+                     and not exists (select from kept_outcome later where later.lane = o.lane
+                         and later.seq = o.seq and later.fence > o.fence)
                  limit $3),
              o as (delete from kept_outcome k using over where k.lane = over.lane and k.seq = over.seq)
              delete from kept_execution k using over where k.lane = over.lane and k.seq = over.seq";

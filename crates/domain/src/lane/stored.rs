@@ -31,7 +31,7 @@ impl Span {
 pub struct Stored {
     pub(super) span: Span,
     pub(super) count: u64,
-    /// Those of the span that are over.
+    /// Those of the span that are over, and others that it may come to hold and that aren't theirs.
     pub(super) cancelled: BTreeSet<u64>,
 }
 
@@ -108,6 +108,11 @@ impl Stored {
         self.span.since = self.span.since.min(more.span.since);
         self.span.until = self.span.until.max(more.span.until);
         self.count += more.count;
+    }
+
+    /// A number behind them is none of theirs, though they may come to be on both sides of it.
+    pub(super) fn leave_out(&mut self, seq: u64) {
+        self.cancelled.insert(seq);
     }
 
     /// One of them is over; says whether it was one.
@@ -281,6 +286,38 @@ mod tests {
         assert_eq!(again, Ok(()), "it is out of date");
         let claimed = step(&mut lane, claim_all);
         assert_eq!(claimed, [3, 5, ExecutionId::FIRST_FOREIGN_SEQ]);
+    }
+
+    #[test]
+    fn who_was_cancelled_between_two_that_wait_in_their_table_stays_over() {
+        let mut lane = Lane::begin(&Row::genesis(LaneId(0), AT)).unwrap();
+        let full = |draft: &mut Draft<'_>| {
+            draft.store_beyond(1);
+            draft.accept(CLASS, 1)
+        };
+        // There is room again when the third comes, and none when the fourth does.
+        step(&mut lane, |draft| draft.accept(CLASS, 1));
+        step(&mut lane, full);
+        step(&mut lane, |draft| draft.accept(CLASS, 1));
+        let mark = DueMark { due: AT, seq: 3 };
+        let (home, budgets, wait) = (AT.hour(), Budgets::default(), Wait::Scheduled);
+        let third = TimedEntry {
+            mark,
+            class: CLASS,
+            home,
+            budgets,
+            wait,
+        };
+        let cancel = |draft: &mut Draft<'_>| draft.cancel(third, InTable::Fresh);
+        assert_eq!(step(&mut lane, cancel), Ok(true));
+        step(&mut lane, full);
+        assert_eq!(step(&mut lane, cancel), Err(NotFound));
+        assert_eq!(lane.waiting().stored_count(), 2);
+        let again = Lane::from_snapshot(lane.id(), &lane.to_snapshot()).unwrap();
+        assert_eq!(again, lane);
+        let read = page(2, 4, &[(2, AT.0), (3, AT.0), (4, AT.0)]);
+        step(&mut lane, |draft| draft.recall(CLASS, &read)).unwrap();
+        assert_eq!(step(&mut lane, claim_all), [1, 2, 4]);
     }
 
     #[test]

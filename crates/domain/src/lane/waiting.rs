@@ -187,15 +187,17 @@ impl WaitingSet {
     /// Takes one execution out of its line, wherever it stands; the others keep their order.
     pub(super) fn remove(&mut self, class: Class, seq: u64) -> Option<Run> {
         let line = self.lines.get_mut(&class)?;
-        let beyond = line.beyond.iter_mut().map(|beyond| &mut beyond.runs);
-        let taken = std::iter::once(&mut line.runs)
-            .chain(beyond)
-            .find_map(|runs| {
-                let before = runs.len();
-                let taken = remove_from(runs, seq)?;
-                self.runs = self.runs + runs.len() - before;
+        let before = line.runs().count();
+        let beyond = || {
+            line.beyond.iter_mut().find_map(|beyond| {
+                let taken = remove_from(&mut beyond.runs, seq)?;
+                // What comes next may be stored right behind those before it.
+                beyond.stored.leave_out(seq);
                 Some(taken)
-            })?;
+            })
+        };
+        let taken = remove_from(&mut line.runs, seq).or_else(beyond)?;
+        self.runs = self.runs + line.runs().count() - before;
         self.count_off(class, 1);
         Some(taken)
     }

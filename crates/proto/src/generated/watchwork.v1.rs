@@ -1705,6 +1705,10 @@ pub struct Held {
     /// The claim's fence.
     #[prost(uint64, tag = "2")]
     pub fence: u64,
+    /// From a worker: the number of the lane's lease, as it knows it (see ClusterView). What a scheduler hears of
+    /// another lease than its own is from another time, and it relies on none of it. 0: not told.
+    #[prost(uint64, tag = "3")]
+    pub lane_epoch: u64,
 }
 /// How many tasks this scheduler may have under way on the worker: sent and not yet reported. It is
 /// absolute, so that none can leak; a smaller one lets what is out finish.

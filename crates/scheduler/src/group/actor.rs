@@ -77,6 +77,8 @@ pub(crate) struct Group {
     pub(super) sealed: BTreeMap<(Table, HourRange), Instant>,
     /// It is being said of some lanes that they need some windows no more.
     pub(super) telling: bool,
+    /// When it was looked up last what was said of windows.
+    pub(super) told_looked_up: Instant,
     /// Lanes whose chains are to go on in another window.
     pub(super) moving: BTreeSet<LaneId>,
     pub(super) lines: LinesMetrics,
@@ -118,6 +120,7 @@ impl Group {
             watchers: FxHashMap::default(),
             sealed: BTreeMap::new(),
             telling: false,
+            told_looked_up: Instant::now(),
             moving: BTreeSet::new(),
         };
         (group, GroupHandle(own))

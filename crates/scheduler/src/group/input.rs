@@ -3,10 +3,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use domain::lane::{Class, InTable, Lane, TimedEntry};
-use domain::{AttemptResult, ExecutionId, ExecutionState, HourRange, LaneId, Reason, Revision};
+use domain::{
+    AttemptResult, ExecutionId, ExecutionState, Hour, HourRange, LaneId, Reason, Revision,
+};
 use rustc_hash::FxHashMap;
-use store::LetGo;
+use store::{LetGo, Table};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::depth::DepthLimit;
 use super::listing::{OpenFound, OpenList, Sought};
@@ -42,6 +45,8 @@ pub(crate) enum Input {
     Carried(LaneId, HourRange, Carried),
     /// It was said of lanes that they need some windows no more.
     LetGo(Vec<LetGo>),
+    /// What the database had noted of that at a time, by lane, table and first hour.
+    NotedLetGo(Instant, Vec<(LaneId, Table, Hour)>),
     /// What memory knows of an execution; `None` if the lane isn't here.
     Ask(ExecutionId, oneshot::Sender<Option<InMemory>>),
     /// The same, and every change from there on.
@@ -219,10 +224,18 @@ pub(crate) struct Report {
 /// The right to one attempt, as a worker says that it has it.
 pub(crate) type HeldTask = (ExecutionId, u64);
 
+/// What a worker says that it holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SaidHeld {
+    pub(crate) task: HeldTask,
+    /// The number of the lane's lease under which it said so; 0: it didn't say.
+    pub(crate) epoch: u64,
+}
+
 /// What a worker holds of this group's lanes.
 pub(crate) struct Holding {
     pub(crate) session: Arc<Session>,
-    pub(crate) held: Vec<HeldTask>,
+    pub(crate) held: Vec<SaidHeld>,
     /// A worker that connects tells all it holds, with nothing on its way to it: what it doesn't name of
     /// its own never reached it.
     pub(crate) complete: bool,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::lane::Running;
+use domain::lane::{Lane, Running};
 use domain::{AttemptResult, LaneId};
 use proto::v1::{Settlement, SettlementVerdict, Settlements, work_response};
 use tokio::sync::oneshot;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::actor::{BATCH, Group};
 use super::input::{
-    Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Revise, Submit, Watched,
+    Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Revise, SaidHeld, Submit, Watched,
 };
 use super::memory::InMemory;
 use super::side::Side;
@@ -73,6 +73,7 @@ impl Group {
                 }
             }
             Input::LetGo(facts) => self.note_let_go(&facts),
+            Input::NotedLetGo(since, noted) => self.take_noted(since, &noted),
             Input::Reports(session, reports) => self.take_reports(session, reports, pending),
             Input::Holding(holding) => self.take_holding(holding, pending),
             Input::Adopt(adopted) => self.adopt(*adopted, pending),
@@ -227,7 +228,8 @@ impl Group {
         let revoked = held
             .iter()
             .copied()
-            .filter(|task| !self.confirm(&session, *task))
+            .filter(|said| !self.confirm(&session, *said))
+            .map(|said| said.task)
             .collect();
         if complete {
             self.return_what_never_arrived(&session, &held, pending);
@@ -235,9 +237,14 @@ impl Group {
         let _ = reply.send(Some(revoked));
     }
 
-    /// Whether the worker is right to hold a task; one of a lane elsewhere is for its owner to judge.
-    fn confirm(&mut self, session: &Arc<Session>, (id, fence): HeldTask) -> bool {
-        let Some(lane) = self.lanes.get(&id.lane()) else {
+    /// Whether the worker is right to hold a task; one of a lane elsewhere is for its owner to judge. What it said
+    /// under another lease of the lane is from another time: it may have ended since.
+    fn confirm(&mut self, session: &Arc<Session>, said: SaidHeld) -> bool {
+        let (id, fence) = said.task;
+        let lane = self.lanes.get(&id.lane());
+        let is_timely =
+            |lane: &&Lane| said.epoch == 0 || u64::try_from(lane.epoch()) == Ok(said.epoch);
+        let Some(lane) = lane.filter(is_timely) else {
             return true;
         };
         let now = u64::try_from(self.shared.clock.now().0).unwrap_or(0);
@@ -280,10 +287,10 @@ impl Group {
     fn return_what_never_arrived(
         &self,
         session: &Arc<Session>,
-        held: &[HeldTask],
+        held: &[SaidHeld],
         pending: &mut Pending,
     ) {
-        let named: rustc_hash::FxHashSet<_> = held.iter().copied().collect();
+        let named: rustc_hash::FxHashSet<HeldTask> = held.iter().map(|said| said.task).collect();
         let mine = |slot: &Slot| Arc::ptr_eq(slot.session(), session);
         let reports = self.reports_of(AttemptResult::Returned, |held, task| {
             held.slot.as_ref().is_some_and(mine) && !named.contains(&task)

@@ -24,7 +24,7 @@ mod turnover;
 pub(crate) use actor::{Group, GroupHandle};
 pub(crate) use input::{
     Adopted, Cancel, CancelVerdict, Change, HeldTask, Holding, IdempotencyKey, Incoming, Input,
-    NotTaken, Report, Revise, RevisedVerdict, Submit, Taken, Verdicts, Watched,
+    NotTaken, Report, Revise, RevisedVerdict, SaidHeld, Submit, Taken, Verdicts, Watched,
 };
 pub(crate) use keys::Named;
 pub(crate) use listing::{Open, OpenFound, OpenList, Sought, joined};

@@ -64,6 +64,7 @@ pub(super) fn held_of((id, fence): HeldTask) -> Held {
     Held {
         execution_id,
         fence,
+        lane_epoch: 0,
     }
 }
 

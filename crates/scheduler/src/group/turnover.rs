@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::lane::{Class, Lane, Span};
 use domain::{Hour, HourRange, LaneId};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use store::{Batch, CarriedOver, Departure, LetGo, Table, WindowMap};
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ use crate::shared::Shared;
 const MOST: usize = 1_000_000;
 /// How long is waited after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How often it is looked up whether what was said of windows is still noted.
+const TOLD_LOOK: Duration = Duration::from_secs(20);
 /// How long is waited where too much is open.
 const LONG_PAUSE: Duration = Duration::from_secs(600);
 
@@ -46,8 +48,8 @@ pub(crate) enum Carried {
 /// How far a lane has come with windows on their way out.
 #[derive(Default)]
 pub(super) struct Turning {
-    /// What it has said that it needs no more.
-    told: FxHashSet<(Table, Hour)>,
+    /// What it has said that it needs no more, and when.
+    told: FxHashMap<(Table, Hour), Instant>,
     /// When the read of its inbox began whose finds, all there were, are part of the batch that is planned.
     pub(super) inbox_reading: Option<Instant>,
     /// When the last such read began whose batch was committed.
@@ -84,7 +86,8 @@ impl Turning {
     pub(super) fn note_carried(&mut self, window: HourRange, carried: Carried) {
         let pause = match carried {
             Carried::All => {
-                let told = [Table::Execution, Table::Outcome].map(|table| (table, window.from));
+                let tables = [Table::Execution, Table::Outcome];
+                let told = tables.map(|table| ((table, window.from), Instant::now()));
                 self.told.extend(told);
                 self.farewell = Some(Farewell::LetGo(window));
                 None
@@ -137,6 +140,7 @@ impl Group {
             self.telling = true;
             self.tell_let_go(facts);
         }
+        self.look_up_what_was_told(&windows.sealed().collect::<Vec<_>>());
     }
 
     /// Does what a lane can do next about a window. What it gives is to be told: the lane needs it no more.
@@ -150,7 +154,7 @@ impl Group {
             return None;
         };
         let (table, window) = what;
-        if side.turning.told.contains(&(table, window.from)) {
+        if side.turning.told.contains_key(&(table, window.from)) {
             return None;
         }
         let row = lane.link();
@@ -209,8 +213,39 @@ impl Group {
         self.telling = false;
         for fact in facts {
             if let Some(side) = self.sides.get_mut(&fact.lane) {
-                side.turning.told.insert((fact.table, fact.window.from));
+                let what = (fact.table, fact.window.from);
+                side.turning.told.insert(what, Instant::now());
             }
+        }
+    }
+
+    /// What was said of windows that don't go may be gone with the last changes of the database, though nothing else
+    /// of these lanes is: it is looked up now and then.
+    fn look_up_what_was_told(&mut self, sealed: &[(Table, HourRange)]) {
+        let told = |side: &Side| {
+            let mut windows = sealed.iter().map(|(table, window)| (*table, window.from));
+            windows.any(|what| side.turning.told.contains_key(&what))
+        };
+        if self.told_looked_up.elapsed() < TOLD_LOOK || !self.sides.values().any(told) {
+            return;
+        }
+        let since = Instant::now();
+        self.told_looked_up = since;
+        let lanes: Vec<LaneId> = self.lanes.keys().copied().collect();
+        let (shared, own) = (Arc::clone(&self.shared), self.own.clone());
+        tokio::spawn(async move {
+            if let Ok(noted) = shared.database.noted_let_go(&lanes).await {
+                let _ = own.send(Input::NotedLetGo(since, noted)).await;
+            }
+        });
+    }
+
+    /// What the database had noted at a time of what was said before it; the rest is to be said again.
+    pub(super) fn take_noted(&mut self, since: Instant, noted: &[(LaneId, Table, Hour)]) {
+        for (lane, side) in &mut self.sides {
+            side.turning.told.retain(|(table, from), at| {
+                *at >= since || noted.contains(&(*lane, *table, *from))
+            });
         }
     }
 

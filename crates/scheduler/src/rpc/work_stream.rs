@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::trouble;
 use crate::demand::DemandTold;
-use crate::group::{HeldTask, Holding, Input, Report};
+use crate::group::{HeldTask, Holding, Input, Report, SaidHeld};
 use crate::session::{Capabilities, Outbound, Session};
 use crate::shared::{Groups, Shared};
 
@@ -62,8 +62,8 @@ impl WorkStream {
             lease,
         );
         // What is on its way down an older stream is lost: the worker has told what it holds.
-        session.suspend();
         let connection = shared.sessions.next_number();
+        session.suspend(connection);
         let views = shared.view.subscribe();
         let mut stream = Self {
             shared,
@@ -175,8 +175,12 @@ impl WorkStream {
         self.session.detach(self.connection);
     }
 
-    /// Does what a worker says; says whether the stream goes on.
+    /// Does what a worker says; says whether the stream goes on. What it said before it opened a newer one is out
+    /// of date.
     async fn take(&mut self, request: WorkRequest) -> bool {
+        if !self.session.is_current(self.connection) {
+            return false;
+        }
         match request.message {
             Some(work_request::Message::Results(results)) => {
                 self.report(results.results.into_iter().filter_map(report_of).collect())
@@ -248,11 +252,11 @@ impl WorkStream {
 
     /// Tells every group what the worker holds; gives what it has no right to, if all of them can judge.
     async fn tell_groups(&self, held: &[Held], complete: bool) -> Option<Vec<HeldTask>> {
-        let held: Vec<HeldTask> = held.iter().filter_map(held_of).collect();
+        let held: Vec<SaidHeld> = held.iter().filter_map(said_held).collect();
         let groups = self.groups.0.len();
         let mut revoked = Vec::new();
         for (place, group) in self.groups.0.iter().enumerate() {
-            let concerns = |task: &&HeldTask| usize::from(task.0.lane().0) % groups == place;
+            let concerns = |said: &&SaidHeld| usize::from(said.task.0.lane().0) % groups == place;
             let held = held.iter().filter(concerns).copied().collect();
             let (reply, answer) = oneshot::channel();
             let session = Arc::clone(&self.session);
@@ -278,6 +282,7 @@ impl WorkStream {
             Held {
                 execution_id,
                 fence,
+                lane_epoch: 0,
             }
         });
         self.session.send(work_response::Message::Revoke(Revoke {
@@ -307,8 +312,12 @@ fn check(hello: &Hello) -> Result<(), LimitError> {
     Ok(())
 }
 
-fn held_of(held: &Held) -> Option<HeldTask> {
-    Some((ExecutionId::from_slice(&held.execution_id)?, held.fence))
+fn said_held(held: &Held) -> Option<SaidHeld> {
+    let id = ExecutionId::from_slice(&held.execution_id)?;
+    Some(SaidHeld {
+        task: (id, held.fence),
+        epoch: held.lane_epoch,
+    })
 }
 
 /// `None`: a result of something that this version doesn't know, or of no execution at all.

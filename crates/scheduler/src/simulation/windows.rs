@@ -257,6 +257,17 @@ impl CarryOver for Connection {
         self.model.history.note(|| format!("let go: {facts:?}"));
         self.change(|state, _| state.tables.tell(facts)).await
     }
+
+    async fn noted_let_go(&self, lanes: &[LaneId]) -> Result<Vec<(LaneId, Table, Hour)>, Error> {
+        let of_lanes = |state: &mut State| {
+            let noted = state.tables.windows.let_go.iter();
+            let noted = noted.filter(|(_, _, lane)| lanes.contains(lane));
+            noted
+                .map(|(table, from, lane)| (*lane, *table, *from))
+                .collect()
+        };
+        self.read(of_lanes).await
+    }
 }
 
 impl Connection {

@@ -258,7 +258,10 @@ impl Worker {
     fn all_held(&self) -> Vec<Held> {
         self.held
             .keys()
-            .map(|(id, fence)| held(*id, *fence))
+            .map(|(id, fence)| {
+                let known = self.owners.get(&usize::from(id.lane().0));
+                held(*id, *fence, known.map_or(0, |(epoch, _)| *epoch))
+            })
             .collect()
     }
 
@@ -548,10 +551,11 @@ impl Worker {
     }
 }
 
-fn held(id: ExecutionId, fence: u64) -> Held {
+fn held(id: ExecutionId, fence: u64, lane_epoch: u64) -> Held {
     Held {
         execution_id: Bytes::copy_from_slice(id.as_bytes()),
         fence,
+        lane_epoch,
     }
 }
 

@@ -8,7 +8,7 @@ use domain::{ExecutionId, LaneId};
 use proto::v1;
 
 use super::peers::PeerId;
-use super::schedulers::SchedulerRef;
+use super::schedulers::{SchedulerRef, Schedulers};
 use crate::context::Shared;
 use crate::outcome::Report;
 
@@ -189,11 +189,12 @@ impl Holdings {
     }
 
     /// All of it, as schedulers are told.
-    pub(super) fn to_wire(&self) -> Vec<v1::Held> {
+    pub(super) fn to_wire(&self, schedulers: &Schedulers) -> Vec<v1::Held> {
         self.iter()
             .map(|(id, held)| v1::Held {
                 execution_id: Bytes::copy_from_slice(id.as_bytes()),
                 fence: held.fence,
+                lane_epoch: schedulers.epoch(id.lane()),
             })
             .collect()
     }

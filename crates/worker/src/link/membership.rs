@@ -88,7 +88,7 @@ impl Link {
             job_types: profile.job_types.clone(),
             queues: profile.queues.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            held: self.holdings.to_wire(),
+            held: self.holdings.to_wire(&self.schedulers),
             window,
         };
         // The outbox is new, so there is room in it.
@@ -157,7 +157,7 @@ impl Link {
         gained.sort_unstable();
         gained.dedup();
         for peer in gained {
-            let held = self.holdings.to_wire();
+            let held = self.holdings.to_wire(&self.schedulers);
             if !self
                 .peers
                 .send(peer, Request::Holding(v1::Holding { held }))

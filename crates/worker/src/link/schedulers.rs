@@ -37,7 +37,7 @@ impl Lane {
     }
 }
 
-/// A lane that changed hands.
+/// A lane that changed hands, or came anew to those it was in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Handover {
     pub(super) lane: LaneId,
@@ -59,6 +59,12 @@ impl Schedulers {
     /// Who owns a lane; `None` if nobody does, as far as is known.
     pub(super) fn owner(&self, lane: LaneId) -> Option<SchedulerRef> {
         self.lanes.get(usize::from(lane.0))?.owner
+    }
+
+    /// The number of a lane's lease; 0 if it isn't known.
+    pub(super) fn epoch(&self, lane: LaneId) -> u64 {
+        let lane = self.lanes.get(usize::from(lane.0));
+        lane.map_or(0, |lane| lane.epoch)
     }
 
     /// The live ones and where they are reached.
@@ -96,9 +102,12 @@ impl Schedulers {
             if epoch.is_some_and(|epoch| known.knows_better(epoch, to, by)) {
                 continue;
             }
-            known.epoch = epoch.unwrap_or(known.epoch);
-            let from = std::mem::replace(&mut known.owner, to);
-            if let Some(lane) = u16::try_from(place).ok().filter(|_| from != to).map(LaneId) {
+            let epoch = epoch.unwrap_or(known.epoch);
+            let before = std::mem::replace(known, Lane { owner: to, epoch });
+            let from = before.owner;
+            let has_changed = from != to || before.epoch != epoch;
+            if let Some(lane) = u16::try_from(place).ok().filter(|_| has_changed) {
+                let lane = LaneId(lane);
                 handovers.push(Handover { lane, from, to });
             }
         }
@@ -144,6 +153,28 @@ mod tests {
             Some(b),
             "it is older about this one"
         );
+    }
+
+    #[test]
+    fn who_has_a_lane_under_a_new_lease_is_told_anew_what_is_held_of_it() {
+        let mut schedulers = Schedulers::default();
+        let told = |epoch: u64| v1::ClusterView {
+            lane_epochs: vec![epoch],
+            ..view(&["a"], &[1])
+        };
+        let (lane, a) = (LaneId(0), Some(schedulers.refer("a")));
+        assert_eq!(schedulers.update(told(4), a).len(), 1);
+        assert_eq!(
+            (schedulers.update(told(4), a), schedulers.epoch(lane)),
+            (vec![], 4)
+        );
+        let again = [Handover {
+            lane,
+            from: a,
+            to: a,
+        }];
+        assert_eq!(schedulers.update(told(5), a), again);
+        assert_eq!(schedulers.epoch(lane), 5);
     }
 
     #[test]

@@ -250,6 +250,7 @@ pub(crate) fn held(task: &v1::Task) -> v1::Held {
     v1::Held {
         execution_id: task.execution_id.clone(),
         fence: task.fence,
+        lane_epoch: 0,
     }
 }
 
