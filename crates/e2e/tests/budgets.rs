@@ -188,16 +188,10 @@ async fn a_lost_worker_spends_a_budget_of_its_own() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_has_run_again_what_is_over_and_discards_dead_letters() -> Result<()> {
+async fn dead_letters_run_again_once_however_many_want_it_or_are_discarded() -> Result<()> {
     let rig = Rig::start(|_| {}).await?;
-    let once = || retry_policy(1, Duration::ZERO);
     let client = &rig.client;
-    let dead = (0..6).map(|_| run(client, with_policy("fail", &json!({}), once())));
-    let dead: Vec<String> = try_join_all(dead)
-        .await?
-        .into_iter()
-        .map(|execution| execution.execution_id)
-        .collect();
+    let dead = dead_letters_of(client, 6).await?;
     ensure!(dead_letters(client).await?.len() == 6);
 
     // Three at once want the same: it runs once more.
@@ -218,14 +212,18 @@ async fn a_person_has_run_again_what_is_over_and_discards_dead_letters() -> Resu
         let state = client.discard(&dead[1]).await?;
         ensure!(state == ExecutionState::DeadLettered, "{state:?}");
     }
-    stands(
-        &client.get(&dead[1]).await?,
-        ExecutionState::DeadLettered,
-        Reason::Discarded,
-    )?;
+    let discarded = client.get(&dead[1]).await?;
+    stands(&discarded, ExecutionState::DeadLettered, Reason::Discarded)?;
     let left = dead_letters(client).await?;
     ensure!(left.len() == 5 && !left.contains(&dead[1]), "{left:?}");
+    lanes::assert_all_is_done(&rig).await?;
+    rig.stop().await
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_or_was_cancelled_runs_again_and_nothing_else_does() -> Result<()> {
+    let rig = Rig::start(|_| {}).await?;
+    let client = &rig.client;
     let failed = run(client, submission("fail", &json!({"permanent": true}))).await?;
     let refused = client.discard(&failed.execution_id).await;
     ensure!(
@@ -237,31 +235,24 @@ async fn a_person_has_run_again_what_is_over_and_discards_dead_letters() -> Resu
     ensure!(failed.attempts.len() == 2, "{failed:?}");
 
     let done = run(client, submission("noop", &json!({}))).await?;
-    let refused = client.retry(&done.execution_id).await;
-    ensure!(
-        code(&refused) == Some(Code::FailedPrecondition),
-        "{refused:?}"
-    );
-
     let in_an_hour = Submission {
         due_at: Some((SystemTime::now() + Duration::from_secs(3_600)).into()),
         ..submission("noop", &json!({}))
     };
     let later = client.hand_in(in_an_hour).await?.execution_id;
-    let refused = client.retry(&later).await;
-    ensure!(
-        code(&refused) == Some(Code::FailedPrecondition),
-        "{refused:?}"
-    );
+    for id in [&done.execution_id, &later] {
+        let refused = client.retry(id).await;
+        ensure!(
+            code(&refused) == Some(Code::FailedPrecondition),
+            "{refused:?}"
+        );
+    }
     client.cancel(&later).await?;
     client.retry(&later).await?;
-    stands(
-        &client.wait_for(&later).await?,
-        ExecutionState::Succeeded,
-        Reason::Unspecified,
-    )?;
+    let done = client.wait_for(&later).await?;
+    stands(&done, ExecutionState::Succeeded, Reason::Unspecified)?;
 
-    // Somebody else's id, and one that nobody ever had.
+    // One that nobody ever had.
     let nobodys = client.retry("0199c8a1-7d2e-8003-8000-0000000c3a91").await;
     ensure!(code(&nobodys) == Some(Code::NotFound), "{nobodys:?}");
     lanes::assert_all_is_done(&rig).await?;
@@ -271,18 +262,16 @@ async fn a_person_has_run_again_what_is_over_and_discards_dead_letters() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn what_runs_again_is_not_lost_with_the_scheduler_that_said_so() -> Result<()> {
     let rig = Rig::start(|_| {}).await?;
-    let once = || retry_policy(1, Duration::ZERO);
-    let run = |_| run(&rig.client, with_policy("fail", &json!({}), once()));
-    let dead = try_join_all((0..40).map(run)).await?;
+    let dead = dead_letters_of(&rig.client, 40).await?;
     rig.cluster.kill("worker-1")?;
     rig.cluster.kill("worker-2")?;
-    for execution in &dead {
-        rig.client.retry(&execution.execution_id).await?;
+    for id in &dead {
+        rig.client.retry(id).await?;
     }
     rig.cluster.kill("scheduler-1")?;
     rig.cluster.restart("worker-1").await?;
-    for execution in &dead {
-        let ended = rig.client.wait_for(&execution.execution_id).await?;
+    for id in &dead {
+        let ended = rig.client.wait_for(id).await?;
         let failures = ended.attempts.iter();
         let failures = failures
             .filter(|a| a.result() == AttemptResult::Error)
@@ -291,6 +280,14 @@ async fn what_runs_again_is_not_lost_with_the_scheduler_that_said_so() -> Result
     }
     lanes::assert_all_is_done(&rig).await?;
     rig.stop().await
+}
+
+/// So many executions that are dead letters after one attempt.
+async fn dead_letters_of(client: &Client, count: usize) -> Result<Vec<String>> {
+    let policy = retry_policy(1, Duration::ZERO);
+    let fail = |_| run(client, with_policy("fail", &json!({}), policy));
+    let dead = try_join_all((0..count).map(fail)).await?;
+    Ok(dead.into_iter().map(|dead| dead.execution_id).collect())
 }
 
 /// The dead letters that nobody has discarded.

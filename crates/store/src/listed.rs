@@ -1,7 +1,7 @@
 //! What a list shows of executions, by where they are: what was submitted, without what only handlers need,
 //! and the last outcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{ExecutionState, Hour, LaneId, Micros, Priority};
 use sqlx::postgres::PgRow;
@@ -147,13 +147,20 @@ impl Database {
         places: &[ExecutionPlace],
     ) -> Result<BTreeMap<(LaneId, u64), LastOutcome>, Error> {
         let mut reader = self.read_for(tenant).await?;
+        self.last_by_place(&mut reader, windows, places).await
+    }
+
+    async fn last_by_place(
+        &self,
+        connection: &mut PgConnection,
+        windows: &WindowMap,
+        places: &[ExecutionPlace],
+    ) -> Result<BTreeMap<(LaneId, u64), LastOutcome>, Error> {
         let mut last: BTreeMap<(LaneId, u64), LastOutcome> = BTreeMap::new();
         for (tables, places) in by_tables(windows, Table::Outcome, places) {
             let sql = by_place_sql(&tables, last_outcome_sql);
-            for row in self
-                .look_up(&mut reader, "last_outcomes", sql, &places)
-                .await?
-            {
+            let rows = self.look_up(&mut *connection, "last_outcomes", sql, &places);
+            for row in rows.await? {
                 let outcome = read_outcome(&row)?;
                 let known = last.entry(read_key(&row)?).or_insert(outcome);
                 if outcome.fence > known.fence {
@@ -164,31 +171,28 @@ impl Database {
         Ok(last)
     }
 
-    /// An execution's last outcome, as its lane's writer reads it.
-    pub(crate) async fn last_end(
+    /// How executions stand that are over, as their lanes' writer reads it.
+    pub(crate) async fn last_ends(
         &self,
         connection: &mut PgConnection,
         windows: &WindowMap,
-        place: ExecutionPlace,
-    ) -> Result<Option<LastEnd>, Error> {
-        let tables: Vec<&str> = places(windows, Table::Outcome, place.home).collect();
-        let sql = by_place_sql(&tables, last_outcome_sql);
-        let rows = self
-            .look_up(connection, "last_outcome", sql, &[place])
-            .await?;
-        let outcomes: Vec<LastOutcome> = rows.iter().map(read_outcome).collect::<Result<_, _>>()?;
-        let Some(last) = outcomes.into_iter().max_by_key(|last| last.fence) else {
-            return Ok(None);
-        };
-        let statement = sqlx::query_scalar(
-            "select exists (select from kept_execution where lane = $1 and seq = $2 and win = $3)",
-        )
-        .bind(number(place.lane))
-        .bind(as_stored(place.seq))
-        .bind(place.home.0)
-        .fetch_one(connection);
-        let is_kept = self.timed("execution_kept", "select", statement).await?;
-        Ok(Some(LastEnd { last, is_kept }))
+        places: &[ExecutionPlace],
+    ) -> Result<BTreeMap<(LaneId, u64), LastEnd>, Error> {
+        let last = self.last_by_place(connection, windows, places).await?;
+        let sql = by_place_sql(&["kept_execution"], |table| {
+            format!(
+                "(select r.lane, r.seq from {table} r
+                 where r.lane = u.lane and r.seq = u.seq and r.win = u.win limit 1)"
+            )
+        });
+        let rows = self.look_up(connection, "executions_kept", sql, places);
+        let kept = rows.await?;
+        let kept: BTreeSet<(LaneId, u64)> = kept.iter().map(read_key).collect::<Result<_, _>>()?;
+        let ends = last.into_iter().map(|(key, last)| {
+            let is_kept = kept.contains(&key);
+            (key, LastEnd { last, is_kept })
+        });
+        Ok(ends.collect())
     }
 
     async fn look_up(

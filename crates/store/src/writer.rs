@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use domain::lane::{DatabaseIdentity, DueMark, InboxMark, Lane, Row, TimedEntry};
 use domain::{Hour, LaneId, Micros};
@@ -89,15 +91,15 @@ pub trait WriteLanes: Send {
         limit: usize,
     ) -> Result<Vec<KeptEntry>, Error>;
 
-    /// How an execution that is over stands; `None`: it has no outcome.
+    /// How executions stand by their last outcomes; of those that have one.
     ///
     /// # Errors
     /// The database can't be read, or a row makes no sense.
-    async fn last_end(
+    async fn last_ends(
         &mut self,
         windows: &WindowMap,
-        place: ExecutionPlace,
-    ) -> Result<Option<LastEnd>, Error>;
+        places: &[ExecutionPlace],
+    ) -> Result<BTreeMap<(LaneId, u64), LastEnd>, Error>;
 
     /// Looks into the inboxes of lanes, each from its mark, for at most `limit` entries a lane; of those
     /// lanes whose marks go on.
@@ -201,16 +203,16 @@ impl WriteLanes for Writer {
         Ok(kept)
     }
 
-    async fn last_end(
+    async fn last_ends(
         &mut self,
         windows: &WindowMap,
-        place: ExecutionPlace,
-    ) -> Result<Option<LastEnd>, Error> {
+        places: &[ExecutionPlace],
+    ) -> Result<BTreeMap<(LaneId, u64), LastEnd>, Error> {
         let mut connection = self.0.take().await?;
         let database = &self.0.database;
-        let end = database.last_end(&mut connection, windows, place).await?;
+        let ends = database.last_ends(&mut connection, windows, places).await?;
         self.0.put_back(connection);
-        Ok(end)
+        Ok(ends)
     }
 
     async fn read_inbox(

@@ -165,6 +165,7 @@ impl Group {
         pending: &Pending,
         reads: Reads,
     ) -> (Batch, Effects) {
+        let ends = reads.ends;
         self.look_at_stored(windows);
         let shared = Arc::clone(&self.shared);
         let options = shared.catalog.options();
@@ -203,7 +204,7 @@ impl Group {
             lacking.extend(planner.claim(&sessions, &mut turns));
         }
         let misread = planner.recall();
-        planner.revise(&pending.revisions, reads.ends);
+        planner.revise(&pending.revisions, &ends);
         let planned = planner.seal();
         for (lane, class) in misread {
             self.read_again_later(lane, class);

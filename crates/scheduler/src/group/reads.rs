@@ -1,6 +1,7 @@
 //! What a group reads before it plans: between two commits of the lanes' only writer, so that what is read
 //! is all there is.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::lane::{DueMark, InboxMark, Lane, TimedEntry};
@@ -29,8 +30,8 @@ pub(super) struct Reads {
     /// Of what is kept for later and has its window now; and up to which hour, where that is all.
     pub(super) kept: Vec<(LaneId, Vec<KeptEntry>, Option<Hour>)>,
     pub(super) inbox: Vec<InboxRead>,
-    /// How what is to be revised stands, one by one.
-    pub(super) ends: Vec<Option<LastEnd>>,
+    /// How what is to be revised stands, by lane and number.
+    pub(super) ends: BTreeMap<(LaneId, u64), LastEnd>,
 }
 
 impl Group {
@@ -53,19 +54,20 @@ impl Group {
         &mut self,
         windows: &WindowMap,
         revisions: &[Revise],
-    ) -> Result<Vec<Option<LastEnd>>, Error> {
-        let mut ends = Vec::with_capacity(revisions.len());
-        for revise in revisions {
+    ) -> Result<BTreeMap<(LaneId, u64), LastEnd>, Error> {
+        if revisions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let place = |revise: &Revise| {
             let id = revise.known.id;
-            let place = ExecutionPlace {
+            ExecutionPlace {
                 lane: id.lane(),
                 seq: id.seq(),
                 home: id.home(),
-            };
-            let reading = self.writer.last_end(windows, place);
-            ends.push(within(COMMIT_LIMIT, reading).await?);
-        }
-        Ok(ends)
+            }
+        };
+        let places: Vec<ExecutionPlace> = revisions.iter().map(place).collect();
+        within(COMMIT_LIMIT, self.writer.last_ends(windows, &places)).await
     }
 
     /// Reads what is kept for later, in the lanes that don't know of the newest windows yet.

@@ -1,5 +1,6 @@
 //! The model of the database as a scheduler sees it: every statement goes over a link.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,13 +191,19 @@ impl WriteLanes for Connection {
         self.read(|_| Vec::new()).await
     }
 
-    async fn last_end(
+    async fn last_ends(
         &mut self,
         _: &WindowMap,
-        place: ExecutionPlace,
-    ) -> Result<Option<LastEnd>, Error> {
-        self.read(move |state| super::truth::last_end(&state.tables, place))
-            .await
+        places: &[ExecutionPlace],
+    ) -> Result<BTreeMap<(LaneId, u64), LastEnd>, Error> {
+        let ends = |state: &mut State| {
+            let ends = places.iter().filter_map(|place| {
+                let end = super::truth::last_end(&state.tables, *place)?;
+                Some(((place.lane, place.seq), end))
+            });
+            ends.collect()
+        };
+        self.read(ends).await
     }
 
     async fn read_inbox(

@@ -1,9 +1,10 @@
 //! What somebody does to executions that are over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::lane::Reopened;
-use domain::{ExecutionState, Micros, Reason, Revised, Revision};
+use domain::{ExecutionState, LaneId, Micros, Reason, Revised, Revision};
 use store::{LastEnd, Outcome};
 
 use super::ending::without_attempt;
@@ -14,8 +15,14 @@ use crate::shared::{Known, Work};
 impl Planner<'_> {
     /// Revises what somebody wants revised, by what its rows say. After the claims: the row's number is that of
     /// the outcome, and nothing may be claimed by the same.
-    pub(in crate::group) fn revise(&mut self, revisions: &[Revise], ends: Vec<Option<LastEnd>>) {
-        for (revise, end) in revisions.iter().zip(ends) {
+    pub(in crate::group) fn revise(
+        &mut self,
+        revisions: &[Revise],
+        ends: &BTreeMap<(LaneId, u64), LastEnd>,
+    ) {
+        for revise in revisions {
+            let id = revise.known.id;
+            let end = ends.get(&(id.lane(), id.seq())).copied();
             let verdict = self.revise_one(revise, end);
             self.effects.revise_verdicts.push(verdict);
         }
