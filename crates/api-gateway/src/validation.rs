@@ -198,7 +198,6 @@ mod tests {
     #[test]
     fn each_limit_names_its_field() {
         let map = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
-        let policy = |policy: RetryPolicy| move |s: &mut Submission| s.retry_policy = Some(policy);
         assert_eq!(field_at_fault(|s| s.job_type.clear()), "job_type");
         assert_eq!(field_at_fault(|s| s.job_type.push('\0')), "job_type");
         assert_eq!(field_at_fault(|s| s.queue.push_str("A b")), "queue");
@@ -233,27 +232,35 @@ mod tests {
             "timeout"
         );
         assert_eq!(field_at_fault(|s| s.timeout = seconds(1, -1)), "timeout");
-        let attempts = RetryPolicy {
-            max_attempts: Some(0),
-            ..RetryPolicy::default()
-        };
-        assert_eq!(
-            field_at_fault(policy(attempts)),
-            "retry_policy.max_attempts"
-        );
-        let multiplier = RetryPolicy {
-            multiplier: Some(f64::NAN),
-            ..RetryPolicy::default()
-        };
-        assert_eq!(
-            field_at_fault(policy(multiplier)),
-            "retry_policy.multiplier"
-        );
-        let backoff = RetryPolicy {
-            max_backoff: seconds(86_401, 0),
-            ..RetryPolicy::default()
-        };
-        assert_eq!(field_at_fault(policy(backoff)), "retry_policy.max_backoff");
+    }
+
+    #[test]
+    fn each_limit_of_a_retry_policy_names_its_field() {
+        type Change = fn(&mut RetryPolicy);
+        let changes: [(&str, Change); 8] = [
+            ("max_attempts", |policy| policy.max_attempts = Some(0)),
+            ("multiplier", |policy| policy.multiplier = Some(f64::NAN)),
+            ("initial_backoff", |policy| {
+                policy.initial_backoff = seconds(-1, 0)
+            }),
+            ("max_backoff", |policy| {
+                policy.max_backoff = seconds(86_401, 0)
+            }),
+            ("growth", |policy| policy.growth = 4),
+            ("max_lost", |policy| policy.max_lost = Some(101)),
+            ("total_timeout", |policy| {
+                policy.total_timeout = seconds(0, 0)
+            }),
+            ("total_timeout", |policy| {
+                policy.total_timeout = seconds(11 * 366 * 86_400, 0)
+            }),
+        ];
+        for (field, change) in changes {
+            let mut policy = RetryPolicy::default();
+            change(&mut policy);
+            let at_fault = field_at_fault(|s| s.retry_policy = Some(policy));
+            assert_eq!(at_fault, format!("retry_policy.{field}"));
+        }
     }
 
     #[test]

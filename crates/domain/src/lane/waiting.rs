@@ -187,17 +187,21 @@ impl WaitingSet {
     /// Takes one execution out of its line, wherever it stands; the others keep their order.
     pub(super) fn remove(&mut self, class: Class, seq: u64) -> Option<Run> {
         let line = self.lines.get_mut(&class)?;
-        let before = line.runs().count();
+        let take = |runs: &mut VecDeque<Run>| {
+            let before = runs.len();
+            let taken = remove_from(runs, seq)?;
+            Some((taken, before, runs.len()))
+        };
         let beyond = || {
             line.beyond.iter_mut().find_map(|beyond| {
-                let taken = remove_from(&mut beyond.runs, seq)?;
+                let taken = take(&mut beyond.runs)?;
                 // What comes next may be stored right behind those before it.
                 beyond.stored.leave_out(seq);
                 Some(taken)
             })
         };
-        let taken = remove_from(&mut line.runs, seq).or_else(beyond)?;
-        self.runs = self.runs + line.runs().count() - before;
+        let (taken, before, after) = take(&mut line.runs).or_else(beyond)?;
+        self.runs = self.runs + after - before;
         self.count_off(class, 1);
         Some(taken)
     }

@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 
-use proto::v1::{AttemptResult, ExecutionState};
+use proto::v1::{AttemptResult, BackoffGrowth, ExecutionState};
 
 use crate::scripted_api::{ID, KNOWN_KEY, ScriptedApi, attempt, change, execution};
 use crate::{code, hear_out, stderr, stdout, values, watchwork};
@@ -27,6 +27,14 @@ async fn submit_sends_what_was_said_and_prints_the_id() {
         "c-1",
         "--max-attempts",
         "3",
+        "--max-lost",
+        "0",
+        "--backoff",
+        "linear",
+        "--initial-backoff",
+        "5s",
+        "--total-timeout",
+        "1h",
         "--timeout",
         "1500ms",
     ];
@@ -49,7 +57,16 @@ async fn submit_sends_what_was_said_and_prints_the_id() {
     assert_eq!(sent.content_type, "application/json");
     assert_eq!((&*sent.labels["team"], &*sent.headers["X-A"]), ("x", "b"));
     assert_eq!(sent.correlation_id, "c-1");
-    assert_eq!(sent.retry_policy.unwrap().max_attempts, Some(3));
+    let policy = sent.retry_policy.unwrap();
+    assert_eq!((policy.max_attempts, policy.max_lost), (Some(3), Some(0)));
+    assert_eq!(policy.growth(), BackoffGrowth::Linear);
+    let seconds = [
+        policy.initial_backoff,
+        policy.total_timeout,
+        policy.max_backoff,
+    ];
+    let seconds = seconds.map(|duration| duration.map(|duration| duration.seconds));
+    assert_eq!(seconds, [Some(5), Some(3_600), None]);
     let timeout = sent.timeout.unwrap();
     assert_eq!((timeout.seconds, timeout.nanos), (1, 500_000_000));
 }
