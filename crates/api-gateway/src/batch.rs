@@ -45,7 +45,7 @@ impl Batch {
     pub(crate) fn assign(&mut self, place: usize, mut item: ForwardedSubmission, queue: &Queue) {
         let lane = queue.lane_for(&self.view, &item);
         item.lane = lane.0.into();
-        match self.view.owner(lane).cloned() {
+        match self.view.taker(lane).cloned() {
             Some(owner) => self.part_of(owner).add(place, item),
             None => self.refuse(place, no_owner(&self.view, lane)),
         }

@@ -80,6 +80,19 @@ impl View {
         self.links.get(index)?.as_ref()
     }
 
+    /// Who takes what is handed in for `lane`: its owner; where it has none, anybody, who leaves it in the lane's
+    /// inbox for the next one.
+    pub(crate) fn taker(&self, lane: LaneId) -> Option<&Arc<SchedulerLink>> {
+        let anybody = || {
+            let mut links = self.links.iter().flatten();
+            links
+                .clone()
+                .find(|link| link.is_reachable())
+                .or_else(|| links.next())
+        };
+        self.owner(lane).or_else(anybody)
+    }
+
     /// Whether `lane` has an owner that can be reached, as far as is known.
     pub(crate) fn is_reachable(&self, lane: LaneId) -> bool {
         self.owner(lane).is_some_and(|owner| owner.is_reachable())
@@ -195,6 +208,16 @@ mod tests {
             [Some("s2"), None, Some("s1"), None, None]
         );
         assert!(view.has_lane(LaneId(3)) && !view.has_lane(LaneId(4)));
+    }
+
+    #[tokio::test]
+    async fn what_is_for_a_lane_without_an_owner_goes_to_anybody() {
+        let token = ServiceToken::new("t").unwrap();
+        let view = View::new(message(&[1, 2], &[0, 2]), &View::default(), &token);
+        let [one, two] = [0, 1].map(|place| view.links[place].as_ref().unwrap());
+        assert!(Arc::ptr_eq(view.taker(LaneId(1)).unwrap(), two));
+        assert!(Arc::ptr_eq(view.taker(LaneId(0)).unwrap(), one));
+        assert!(View::default().taker(LaneId(0)).is_none());
     }
 
     #[tokio::test]

@@ -76,8 +76,8 @@ impl Submitter {
         let view = self.cluster.now();
         let lane = queue.lane_for(&view, &item);
         item.lane = lane.0.into();
-        let owner = view.owner(lane).ok_or_else(|| no_owner(&view, lane))?;
-        let verdict = owner.submit_single(item).await;
+        let taker = view.taker(lane).ok_or_else(|| no_owner(&view, lane))?;
+        let verdict = taker.submit_single(item).await;
         Ok((view, verdict))
     }
 

@@ -205,24 +205,26 @@ async fn a_batch_has_one_to_a_thousand_items_and_eight_mib() {
 }
 
 #[tokio::test]
-async fn a_lane_without_an_owner_is_unavailable_for_now() {
-    let scheduler = ScriptedScheduler::start("s1");
+async fn what_is_for_a_lane_without_an_owner_goes_to_a_scheduler_that_leaves_it_there() {
+    let mut scheduler = ScriptedScheduler::start("s1");
     scheduler.say_view(view(&[("s1", &scheduler.address)], &[0, 1]));
     let gateway = RunningGateway::ready(&[&scheduler.address]).await;
-    let status = within(gateway.client().submit(single("a")))
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
-    assert!(
-        status.message().contains("lane 0 has no owner"),
-        "{status:?}"
-    );
-    assert!(status.get_error_details().retry_info().is_some());
-    // A queue with another lane that has one doesn't notice.
+    let mut client = gateway.client();
+    within(client.submit(single("a"))).await.unwrap();
+    let both = vec![submission("a"), submission("b")];
+    within(client.submit_batch(batch(both))).await.unwrap();
+    for items in [1, 2] {
+        let forward = within(scheduler.forwards.recv()).await.unwrap();
+        let lanes = forward.submissions.iter().map(|item| item.lane);
+        assert_eq!(lanes.collect::<Vec<_>>(), vec![0; items]);
+    }
+    // A queue with another lane that has an owner doesn't notice.
     let wide = SubmitRequest {
         submission: Some(on_queue("wide", "a")),
     };
-    within(gateway.client().submit(signed(wide))).await.unwrap();
+    within(client.submit(signed(wide))).await.unwrap();
+    let forward = within(scheduler.forwards.recv()).await.unwrap();
+    assert_eq!(forward.submissions[0].lane, 1);
 }
 
 #[tokio::test]
