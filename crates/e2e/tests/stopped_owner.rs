@@ -41,7 +41,7 @@ async fn an_owner_that_stops_inside_its_commit_holds_nobody_up_and_writes_nothin
     let stopped = scene.stop_the_owner_inside_its_commit().await?;
     scene.the_lanes_are_taken_over(stopped.since).await?;
     ensure!(
-        !scene.is_open(stopped.backend).await?,
+        !scene.is_open(&stopped.transaction).await?,
         "the transaction that was in the way is still open"
     );
     scene.follow(stopped.handing_in.await??);
@@ -60,10 +60,10 @@ async fn lanes_whose_commit_hangs_in_the_database_itself_come_back_as_soon_as_th
     let _alone = ONE_AFTER_THE_OTHER.lock().await;
     let mut scene = Scene::begin().await?;
     let stopped = scene.stop_the_owner_inside_its_commit().await?;
-    let session = StoppedSession::stop(stopped.backend)?;
+    let session = StoppedSession::stop(stopped.transaction.backend)?;
     until_logged(&*scene.other()?, ("blocker_ended", 0), TAKEN_OVER_WITHIN).await?;
     ensure!(
-        scene.is_open(stopped.backend).await?,
+        scene.is_open(&stopped.transaction).await?,
         "a session that is stopped can't be ended"
     );
     ensure!(
@@ -91,12 +91,21 @@ struct Scene {
     reign: BTreeMap<i16, i64>,
 }
 
-/// An owner that is stopped, and the server's session of its open transaction.
+/// An owner that is stopped inside its open transaction.
 struct Stopped {
     since: Instant,
-    backend: i32,
+    transaction: Transaction,
     /// What has been handed in since.
     handing_in: JoinHandle<Result<Vec<HandedIn>>>,
+}
+
+/// One transaction of one session of the server.
+#[derive(sqlx::FromRow)]
+struct Transaction {
+    /// The session's process.
+    backend: i32,
+    /// When it began, as the server tells it: a session has many, one after the other.
+    began: String,
 }
 
 impl Scene {
@@ -152,31 +161,33 @@ impl Scene {
         let client = self.rig.client.clone();
         let meanwhile = (0..MEANWHILE).map(work).collect();
         let handing_in = tokio::spawn(async move { hand_in_each(&client, meanwhile).await });
-        let mut backend = None;
+        let mut held = None;
         until("a commit is held open", SOON, async || {
-            backend = sqlx::query_scalar(HELD_OPEN).fetch_optional(pool).await?;
-            Ok(backend.is_some())
+            held = sqlx::query_as(HELD_OPEN).fetch_optional(pool).await?;
+            Ok(held.is_some())
         })
         .await?;
-        let backend = backend.context("it was waited for")?;
+        let transaction = held.context("it was waited for")?;
         self.owner()?.pause()?;
         let since = Instant::now();
         ensure!(
-            self.is_open(backend).await?,
+            self.is_open(&transaction).await?,
             "the commit ended before its owner was stopped"
         );
         Ok(Stopped {
             since,
-            backend,
+            transaction,
             handing_in,
         })
     }
 
-    /// Whether a session's transaction is open.
-    async fn is_open(&self, backend: i32) -> Result<bool> {
+    /// Whether a transaction is still open.
+    async fn is_open(&self, transaction: &Transaction) -> Result<bool> {
         const OPEN: &str = "select exists (select from pg_stat_activity
-             where pid = $1 and wait_event = 'PgSleep')";
-        let open = sqlx::query_scalar(OPEN).bind(backend);
+             where pid = $1 and xact_start::text = $2)";
+        let open = sqlx::query_scalar(OPEN)
+            .bind(transaction.backend)
+            .bind(&transaction.began);
         Ok(open.fetch_one(self.rig.ledger.pool()).await?)
     }
 
@@ -339,8 +350,8 @@ fn work(number: usize) -> Submission {
     }
 }
 
-/// A session whose commit is held open.
-const HELD_OPEN: &str = "select pid from pg_stat_activity
+/// A transaction whose commit is held open. It is seen only while it sleeps, not between two looks of it.
+const HELD_OPEN: &str = "select pid as backend, xact_start::text as began from pg_stat_activity
      where datname = current_database() and wait_event = 'PgSleep' limit 1";
 
 /// Makes every statement that has written a chain row of a lane and epoch in `held` wait while they
