@@ -233,7 +233,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => {
-            Err("it must be more than nothing; without it an attempt has the default".to_owned())
+            Err("it must be more than nothing; leave it out for the default".to_owned())
         }
         timeout => Ok(timeout),
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use proto::v1::BackoffGrowth;
 
 use super::{ListArgs, parse_duration, parse_timeout};
@@ -119,10 +119,10 @@ impl From<DeadLettersArgs> for ListArgs {
 
 /// Which dead letters are meant: some by their ids, or all of a queue or a type.
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "queue", "job_type", "all"]))]
 pub(crate) struct PickArgs {
     /// The executions' ids.
-    #[arg(value_name = "ID", required_unless_present_any = ["queue", "job_type", "all"])]
-    #[arg(conflicts_with_all = ["queue", "job_type", "all"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["queue", "job_type", "all"])]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub(crate) ids: Vec<String>,
 
