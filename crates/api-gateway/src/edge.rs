@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use proto::v1::execution_service_server::ExecutionServiceServer;
+use proto::v1::fleet_service_server::FleetServiceServer;
 use service::HeadSampler;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -15,6 +16,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::endpoints::{Access, Endpoint};
 use crate::executions::Executions;
+use crate::fleet::Fleet;
 use crate::keys::{Keys, Principal};
 use crate::observed_call::{ObservedBody, ObservedCall, Observer};
 use crate::problem::Problem;
@@ -33,6 +35,7 @@ pub(crate) struct Edge(Arc<Parts>);
 /// What the edge is made of.
 pub(crate) struct Parts {
     pub(crate) executions: ExecutionServiceServer<Executions>,
+    pub(crate) fleet: FleetServiceServer<Fleet>,
     pub(crate) health: HealthService,
     pub(crate) keys: Keys,
     pub(crate) observer: Arc<Observer>,
@@ -90,8 +93,8 @@ impl Parts {
             Access::Scope(scope) => match self.keys.admit(request.headers(), scope).await {
                 Ok(principal) => {
                     call.admit();
-                    self.serve_execution(Admitted { principal, trace }, request)
-                        .await
+                    let admitted = Admitted { principal, trace };
+                    self.serve_admitted(endpoint, admitted, request).await
                 }
                 Err(problem) => with_trace_id(problem.into_status().into_http(), &trace),
             },
@@ -104,14 +107,18 @@ impl Parts {
         answer
     }
 
-    async fn serve_execution(
+    async fn serve_admitted(
         &self,
+        endpoint: Endpoint,
         admitted: Admitted,
         mut request: Request<Body>,
     ) -> Response<Body> {
         let trace = Arc::clone(&admitted.trace);
         request.extensions_mut().insert(admitted);
-        let Ok(answer) = self.executions.clone().call(request).await;
+        let Ok(answer) = match endpoint {
+            Endpoint::ListWorkers | Endpoint::DrainWorker => self.fleet.clone().call(request).await,
+            _ => self.executions.clone().call(request).await,
+        };
         let answer = match refused_form(&answer, &trace) {
             Some(problem) => problem.into_status().into_http(),
             None => answer,
@@ -130,6 +137,22 @@ fn refused_form(answer: &Response<Body>, trace: &RequestTrace) -> Option<Problem
     let is_form = matches!(status.code(), Code::Internal | Code::OutOfRange);
     let message = format!("the message can't be read: {}", status.message());
     is_form.then(|| Problem::new(Code::InvalidArgument, "MALFORMED_MESSAGE", message))
+}
+
+/// Whose call it is, and its message. A call that didn't pass the edge is nobody's.
+pub(crate) fn admitted<T>(mut request: tonic::Request<T>) -> Result<(Admitted, T), Status> {
+    let admitted = request
+        .extensions_mut()
+        .remove::<Admitted>()
+        .ok_or_else(|| {
+            Problem::new(
+                Code::Unauthenticated,
+                "API_KEY_MISSING",
+                "the call has no principal",
+            )
+        })?;
+    admitted.trace.mark_decoded();
+    Ok((admitted, request.into_inner()))
 }
 
 fn with_trace_id(mut answer: Response<Body>, trace: &RequestTrace) -> Response<Body> {

@@ -14,6 +14,8 @@ pub(crate) enum Endpoint {
     RetryExecution,
     DiscardExecution,
     WatchExecutions,
+    ListWorkers,
+    DrainWorker,
     HealthCheck,
     HealthWatch,
     /// Whatever else a client asks for.
@@ -21,7 +23,7 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Submit,
         Self::SubmitBatch,
         Self::GetExecution,
@@ -30,6 +32,8 @@ impl Endpoint {
         Self::RetryExecution,
         Self::DiscardExecution,
         Self::WatchExecutions,
+        Self::ListWorkers,
+        Self::DrainWorker,
         Self::HealthCheck,
         Self::HealthWatch,
         Self::Other,
@@ -52,6 +56,8 @@ impl Endpoint {
             Self::RetryExecution => "/watchwork.v1.ExecutionService/RetryExecution",
             Self::DiscardExecution => "/watchwork.v1.ExecutionService/DiscardExecution",
             Self::WatchExecutions => "/watchwork.v1.ExecutionService/WatchExecutions",
+            Self::ListWorkers => "/watchwork.v1.FleetService/ListWorkers",
+            Self::DrainWorker => "/watchwork.v1.FleetService/DrainWorker",
             Self::HealthCheck => "/grpc.health.v1.Health/Check",
             Self::HealthWatch => "/grpc.health.v1.Health/Watch",
             Self::Other => OTHER_LABEL,
@@ -77,6 +83,7 @@ impl Endpoint {
             Self::GetExecution | Self::ListExecutions | Self::WatchExecutions => {
                 Access::Scope(KeyScope::Read)
             }
+            Self::ListWorkers | Self::DrainWorker => Access::Scope(KeyScope::Operate),
             Self::HealthCheck | Self::HealthWatch => Access::Everybody,
             Self::Other => Access::Nobody,
         }

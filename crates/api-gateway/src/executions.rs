@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::cancelling::cancel_execution;
 use crate::cluster_view::ClusterView;
-use crate::edge::Admitted;
+use crate::edge::admitted;
 use crate::list_filter::check_list;
 use crate::metrics::is_server_fault;
 use crate::problem::Problem;
@@ -146,22 +146,6 @@ impl ExecutionService for Executions {
         let changes = watch_executions(cluster, admitted.principal, ids, self.shutdown.clone());
         Ok(Response::new(changes.boxed()))
     }
-}
-
-/// Whose call it is, and its message. A call that didn't pass the edge is nobody's.
-fn admitted<T>(mut request: Request<T>) -> Result<(Admitted, T), Status> {
-    let admitted = request
-        .extensions_mut()
-        .remove::<Admitted>()
-        .ok_or_else(|| {
-            Problem::new(
-                Code::Unauthenticated,
-                "API_KEY_MISSING",
-                "the call has no principal",
-            )
-        })?;
-    admitted.trace.mark_decoded();
-    Ok((admitted, request.into_inner()))
 }
 
 fn watched_ids(texts: &[String]) -> Result<Vec<ExecutionId>, Problem> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use domain::limits;
 use proto::v1::execution_service_server::ExecutionServiceServer;
+use proto::v1::fleet_service_server::FleetServiceServer;
 use service::Process;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,6 +16,7 @@ use crate::cluster_view::ClusterView;
 use crate::config::Args;
 use crate::edge::{Edge, HealthService, Parts};
 use crate::executions::Executions;
+use crate::fleet::Fleet;
 use crate::keys::Keys;
 use crate::metrics::CallMetrics;
 use crate::observed_call::Observer;
@@ -88,10 +90,12 @@ async fn assemble(process: &Process, cluster: ClusterView) -> anyhow::Result<Edg
     let executions = Executions::new(cluster.clone(), process.shutdown.clone());
     let executions =
         ExecutionServiceServer::new(executions).max_decoding_message_size(limits::MAX_BATCH_BYTES);
+    let fleet = FleetServiceServer::new(Fleet::new(cluster.clone()));
     let health = HealthService::new(service::health(process).await);
     let metrics = CallMetrics::new(&process.registry)?;
     Ok(Edge::new(Parts {
         executions,
+        fleet,
         health,
         keys: Keys::new(cluster, &process.registry)?,
         observer: Arc::new(Observer {

@@ -233,6 +233,7 @@ fn out_of_scope(scope: KeyScope) -> Refused {
         KeyScope::Submit => "submit",
         KeyScope::Read => "read",
         KeyScope::Worker => "worker",
+        KeyScope::Operate => "operate",
         KeyScope::Unspecified => "unknown",
     };
     let message = format!("this needs an API key of a tenant with the scope {name}");

@@ -13,6 +13,7 @@ mod config;
 mod edge;
 mod endpoints;
 mod executions;
+mod fleet;
 mod fresh;
 mod gateway;
 mod keys;

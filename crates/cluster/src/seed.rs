@@ -40,6 +40,6 @@ fn tenant_seed(tenant: &Tenant, secrets: &Secrets) -> Value {
     json!({
         "name": tenant.name,
         "queues": queues,
-        "keys": [{"key": secrets.tenant_keys[&tenant.name], "scopes": ["submit", "read"]}],
+        "keys": [{"key": secrets.tenant_keys[&tenant.name], "scopes": ["submit", "read", "operate"]}],
     })
 }

@@ -264,6 +264,10 @@ impl Reason {
     }
 }
 
+/// Lost workers that make a suspect. The first may be any accident, and all that ran there runs again at once, as
+/// after a machine that failed; whoever was there the second time too, may have done it.
+const SUSPECT_FROM: u16 = 2;
+
 /// What an execution has used up so far.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Budgets {
@@ -281,5 +285,11 @@ impl Budgets {
             attempts: self.attempts.saturating_add(1),
             ..self
         }
+    }
+
+    /// Whether it is a suspect: it lost as many workers as only bad luck or its own doing explain.
+    #[must_use]
+    pub fn is_suspect(self) -> bool {
+        self.lost >= SUSPECT_FROM
     }
 }

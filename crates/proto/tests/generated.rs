@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "watchwork/v1/common.proto",
     "watchwork/v1/executions.proto",
+    "watchwork/v1/fleet.proto",
     "watchwork/v1/workers.proto",
     "watchwork/internal/v1/scheduler.proto",
 ];

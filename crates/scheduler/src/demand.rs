@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use proto::v1;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -20,6 +21,8 @@ pub(crate) struct Demand {
     slots: u32,
     groups: usize,
     waiting: [AtomicU32; MAX_GROUPS],
+    /// The groups in which suspects are among that, a bit each.
+    suspects: AtomicU32,
     /// What it came to when a group looked last.
     noted: AtomicU32,
     changed: Notify,
@@ -32,18 +35,27 @@ impl Demand {
             slots,
             groups: groups.min(MAX_GROUPS),
             waiting: std::array::from_fn(|_| AtomicU32::new(UNKNOWN)),
+            suspects: AtomicU32::new(0),
             noted: AtomicU32::new(UNKNOWN),
             changed: Notify::new(),
         }
     }
 
-    /// So many wait in a group, while so many are under way from all.
-    pub(crate) fn note(&self, group: usize, waiting: u64, under_way: i64) {
+    /// So many wait in a group, suspects among them or not, while so many are under way from all.
+    pub(crate) fn note(&self, group: usize, (waiting, suspects): (u64, bool), under_way: i64) {
+        let bit = 1 << group;
+        let before = match suspects {
+            true => self.suspects.fetch_or(bit, Ordering::AcqRel),
+            false => self.suspects.fetch_and(!bit, Ordering::AcqRel),
+        };
+        if (before & bit != 0) != suspects {
+            self.touch();
+        }
         let waiting = u32::try_from(waiting).unwrap_or(UNKNOWN).min(self.slots);
         self.waiting[group].store(waiting, Ordering::Release);
         let tasks = self.tasks(under_way).unwrap_or(UNKNOWN);
         if self.noted.swap(tasks, Ordering::AcqRel) != tasks {
-            self.changed.notify_one();
+            self.touch();
         }
     }
 
@@ -59,6 +71,16 @@ impl Demand {
         Some(tasks.min(self.slots))
     }
 
+    /// Whether suspects wait.
+    pub(crate) fn has_suspects(&self) -> bool {
+        self.suspects.load(Ordering::Acquire) != 0
+    }
+
+    /// What the worker is told may be something else now.
+    pub(crate) fn touch(&self) {
+        self.changed.notify_one();
+    }
+
     /// Waits until it may have changed.
     async fn changed(&self) {
         self.changed.notified().await;
@@ -68,14 +90,14 @@ impl Demand {
 /// What one stream of a worker is told of it.
 #[derive(Default)]
 pub(crate) struct DemandTold {
-    last: Option<(u32, Instant)>,
+    last: Option<(v1::Demand, Instant)>,
 }
 
 impl DemandTold {
     /// What the worker is to be told, once it is to be told something. May be dropped at any time.
-    pub(crate) async fn next(&mut self, session: &Arc<Session>) -> u32 {
+    pub(crate) async fn next(&mut self, session: &Arc<Session>) -> v1::Demand {
         loop {
-            let Some(tasks) = self.news(session) else {
+            let Some(demand) = self.news(session) else {
                 session.demand().changed().await;
                 continue;
             };
@@ -83,17 +105,21 @@ impl DemandTold {
             match self.last.map(|(_, at)| at + EVERY) {
                 Some(due) if now < due => tokio::time::sleep_until(due).await,
                 _ => {
-                    self.last = Some((tasks, now));
-                    return tasks;
+                    self.last = Some((demand, now));
+                    return demand;
                 }
             }
         }
     }
 
-    fn news(&self, session: &Session) -> Option<u32> {
-        let tasks = session.demand().tasks(session.under_way())?;
-        let told = self.last.map(|(tasks, _)| tasks);
-        (Some(tasks) != told).then_some(tasks)
+    fn news(&self, session: &Session) -> Option<v1::Demand> {
+        let demand = v1::Demand {
+            tasks: session.demand().tasks(session.under_way())?,
+            suspects: session.demand().has_suspects(),
+            permit: session.permit(),
+        };
+        let told = self.last.map(|(told, _)| told);
+        (Some(demand) != told).then_some(demand)
     }
 }
 
@@ -104,15 +130,15 @@ mod tests {
     #[test]
     fn it_is_what_is_under_way_and_waits_up_to_the_slots_once_every_group_has_looked() {
         let demand = Demand::new(10, 2);
-        demand.note(0, 3, 1);
+        demand.note(0, (3, false), 1);
         assert_eq!(demand.tasks(1), None, "the other group hasn't looked");
-        demand.note(1, 2, 1);
+        demand.note(1, (2, false), 1);
         assert_eq!(demand.tasks(1), Some(6));
         assert_eq!(demand.tasks(9), Some(10));
-        demand.note(1, u64::MAX, 0);
+        demand.note(1, (u64::MAX, false), 0);
         assert_eq!(demand.tasks(0), Some(10));
-        demand.note(0, 0, 0);
-        demand.note(1, 0, 0);
+        demand.note(0, (0, false), 0);
+        demand.note(1, (0, false), 0);
         assert_eq!(demand.tasks(0), Some(0));
     }
 }

@@ -65,6 +65,7 @@ enum Scope {
     Submit,
     Read,
     Worker,
+    Operate,
 }
 
 impl Seed {
@@ -181,6 +182,7 @@ impl SeedKey {
             Scope::Submit => KeyScope::Submit as i16,
             Scope::Read => KeyScope::Read as i16,
             Scope::Worker => KeyScope::Worker as i16,
+            Scope::Operate => KeyScope::Operate as i16,
         });
         Ok(ApiKey {
             id: shown.id.to_owned(),

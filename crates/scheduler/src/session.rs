@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use domain::lane::Running;
-use proto::v1::{WorkResponse, work_response};
+use domain::lane::{Class, Running};
+use proto::v1::{Drain, WorkResponse, work_response};
 use rustc_hash::FxHashSet;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -41,12 +41,31 @@ impl Capabilities {
     }
 }
 
+/// What a worker says of itself, for people.
+#[derive(Debug, Default)]
+pub(crate) struct Profile {
+    pub(crate) pool: String,
+    pub(crate) version: String,
+    /// How many attempts it runs at a time.
+    pub(crate) slots: u32,
+}
+
+/// What a worker's last heartbeat said.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) at: SystemTime,
+    pub(crate) running: u32,
+    /// It takes nothing new, and leaves.
+    pub(crate) draining: bool,
+}
+
 /// One worker process, over all its connections.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) worker_id: Arc<str>,
     pub(crate) number: u64,
     pub(crate) capabilities: Capabilities,
+    pub(crate) profile: Profile,
     begin: Instant,
     /// Microseconds after `begin` at which its lease runs out.
     lease_until: AtomicU64,
@@ -57,6 +76,10 @@ pub(crate) struct Session {
     under_way: AtomicI64,
     /// How many are, by the group that claimed them.
     by_group: [AtomicI64; MAX_GROUPS],
+    /// How many of them are suspects.
+    suspects: AtomicU32,
+    /// The last number that it told of its permit for suspects; odd: they may be handed out.
+    permit: AtomicU64,
     /// The groups that have work for it and no room, a bit each.
     wanted: AtomicU32,
     /// The group that took a slot last.
@@ -69,17 +92,47 @@ pub(crate) struct Session {
     current: AtomicU64,
     /// Where its last stream came from, for people.
     address: Mutex<String>,
+    heard: Mutex<Heard>,
+    /// Somebody wants it to leave: what it is told by each stream until it is gone.
+    drain: Mutex<Option<Drain>>,
     bell: Arc<Bell>,
 }
 
 impl Session {
     pub(crate) fn address(&self) -> String {
-        let address = self.address.lock();
-        address.unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.address).clone()
     }
 
     pub(crate) fn note_address(&self, address: String) {
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        *lock(&self.address) = address;
+    }
+
+    /// Its heartbeat came.
+    pub(crate) fn hear(&self, running: u32, draining: bool) {
+        let at = SystemTime::now();
+        *lock(&self.heard) = Heard {
+            at,
+            running,
+            draining,
+        };
+    }
+
+    /// Its last heartbeat.
+    pub(crate) fn heard(&self) -> MutexGuard<'_, Heard> {
+        lock(&self.heard)
+    }
+
+    /// Tells it to leave.
+    pub(crate) fn drain(&self, drain: Drain) {
+        *lock(&self.drain) = Some(drain);
+        self.send(work_response::Message::Drain(drain));
+    }
+
+    /// Tells a new stream what an older one may not have brought.
+    pub(crate) fn drain_again(&self) {
+        if let Some(drain) = *lock(&self.drain) {
+            self.send(work_response::Message::Drain(drain));
+        }
     }
 
     /// How many more tasks it takes from a group now; none while it isn't connected, and none once its
@@ -116,9 +169,10 @@ impl Session {
         }
     }
 
-    /// So much waits in a group that it could run.
-    pub(crate) fn note_waiting(&self, group: usize, waiting: u64) {
-        self.demand.note(group, waiting, self.under_way());
+    /// So much waits in a group that it could run, suspects among it or not.
+    pub(crate) fn note_waiting(&self, group: usize, waiting: u64, suspects: bool) {
+        self.demand
+            .note(group, (waiting, suspects), self.under_way());
     }
 
     pub(crate) fn demand(&self) -> &Demand {
@@ -161,6 +215,7 @@ impl Session {
         Slot {
             session: Arc::clone(self),
             group,
+            is_suspects: false,
         }
     }
 
@@ -174,8 +229,31 @@ impl Session {
         within.then_some(slot)
     }
 
-    pub(crate) fn set_window(&self, tasks: u32) {
+    /// Whether it takes more of a class, if it has room: suspects one at a time, so that none is lost with
+    /// another.
+    pub(crate) fn takes(&self, class: Class) -> bool {
+        !class.suspect || (self.suspects.load(Ordering::SeqCst) == 0 && self.has_permit())
+    }
+
+    fn has_permit(&self) -> bool {
+        !self.permit.load(Ordering::SeqCst).is_multiple_of(2)
+    }
+
+    /// The last number of the permit, once it is true: one that has been asked back counts on while something is
+    /// under way by it.
+    pub(crate) fn permit(&self) -> u64 {
+        let permit = self.permit.load(Ordering::SeqCst);
+        // In this order: whoever takes a slot for a suspect counts it first, and then looks at the permit.
+        match permit.is_multiple_of(2) && self.suspects.load(Ordering::SeqCst) > 0 {
+            true => permit.saturating_sub(1),
+            false => permit,
+        }
+    }
+
+    pub(crate) fn set_window(&self, tasks: u32, permit: u64) {
         self.window.store(i64::from(tasks), Ordering::Release);
+        self.permit.store(permit, Ordering::SeqCst);
+        self.demand.touch();
         self.bell.ring();
     }
 
@@ -246,8 +324,8 @@ impl Session {
         }
     }
 
-    fn lock_outbound(&self) -> std::sync::MutexGuard<'_, Option<(u64, Outbound)>> {
-        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_outbound(&self) -> MutexGuard<'_, Option<(u64, Outbound)>> {
+        lock(&self.outbound)
     }
 }
 
@@ -256,9 +334,28 @@ impl Session {
 pub(crate) struct Slot {
     session: Arc<Session>,
     group: usize,
+    is_suspects: bool,
 }
 
 impl Slot {
+    /// The same for a suspect, if the worker has none and it may have one.
+    pub(crate) fn for_suspect(mut self) -> Option<Self> {
+        let (suspects, order) = (&self.session.suspects, Ordering::SeqCst);
+        suspects.compare_exchange(0, 1, order, order).ok()?;
+        self.is_suspects = true;
+        self.session.has_permit().then_some(self)
+    }
+
+    /// The same with what the worker has in it already.
+    #[must_use]
+    pub(crate) fn of_suspect(mut self, is_suspect: bool) -> Self {
+        if is_suspect && !self.is_suspects {
+            self.session.suspects.fetch_add(1, Ordering::SeqCst);
+            self.is_suspects = true;
+        }
+        self
+    }
+
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
     }
@@ -269,6 +366,11 @@ impl Drop for Slot {
         let session = &self.session;
         session.under_way.fetch_sub(1, Ordering::AcqRel);
         session.by_group[self.group].fetch_sub(1, Ordering::AcqRel);
+        if self.is_suspects {
+            session.suspects.fetch_sub(1, Ordering::SeqCst);
+            session.demand.touch();
+            session.bell.ring();
+        }
         if session.wanted.load(Ordering::Acquire) & !(1 << self.group) != 0 {
             session.bell.ring();
         }
@@ -306,7 +408,7 @@ impl Sessions {
         &self,
         worker_id: &str,
         incarnation: [u8; 16],
-        (capabilities, slots): (Capabilities, u32),
+        (capabilities, profile): (Capabilities, Profile),
         lease: Duration,
     ) -> Arc<Session> {
         let number = self.next_number();
@@ -324,23 +426,33 @@ impl Sessions {
         if let Some(before) = sessions.get(&key) {
             before.suspend(number);
         }
+        let demand = Demand::new(profile.slots, self.bell.groups());
         let session = Arc::new(Session {
             worker_id: Arc::from(worker_id),
             number,
             capabilities,
+            profile,
             begin: Instant::now(),
             lease_until: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             window: AtomicI64::new(0),
             under_way: AtomicI64::new(0),
             by_group: Default::default(),
+            suspects: AtomicU32::new(0),
+            permit: AtomicU64::new(0),
             wanted: AtomicU32::new(0),
             last_taker: AtomicUsize::new(usize::MAX),
-            demand: Demand::new(slots, self.bell.groups()),
+            demand,
             take_back_at: AtomicU64::new(0),
             outbound: Mutex::default(),
             current: AtomicU64::new(0),
             address: Mutex::default(),
+            heard: Mutex::new(Heard {
+                at: SystemTime::now(),
+                running: 0,
+                draining: false,
+            }),
+            drain: Mutex::default(),
             bell: Arc::clone(&self.bell),
         });
         session.renew(lease);
@@ -378,6 +490,10 @@ impl Sessions {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,10 +506,19 @@ mod tests {
             types,
             queues,
         };
-        let session = sessions.open("w", [0; 16], (capabilities, 4), Duration::from_secs(60));
+        let profile = Profile {
+            slots: 4,
+            ..Profile::default()
+        };
+        let session = sessions.open(
+            "w",
+            [0; 16],
+            (capabilities, profile),
+            Duration::from_secs(60),
+        );
         let (outbound, receiver) = mpsc::unbounded_channel();
         session.attach(1, outbound);
-        session.set_window(window);
+        session.set_window(window, 1);
         // The stream stays open for the length of the test.
         std::mem::forget(receiver);
         session
@@ -415,6 +540,28 @@ mod tests {
         let mine: Vec<Slot> = (0..4).map_while(|_| session.try_take(0)).collect();
         assert_eq!(mine.len(), 2, "half is left for the other");
         assert_eq!(session.free(1), 2);
+    }
+
+    #[test]
+    fn one_suspect_at_a_time_is_taken() {
+        let session = session(4);
+        let suspect = |group| session.try_take(group).and_then(Slot::for_suspect);
+        let slot = suspect(0);
+        assert!(slot.is_some());
+        assert!(suspect(1).is_none(), "whichever group it is of");
+        let other = session.try_take(1);
+        assert!(other.is_some(), "others run beside it");
+        drop(slot);
+        assert!(suspect(1).is_some());
+        let slot = suspect(0);
+        session.set_window(4, 2);
+        assert_eq!(session.permit(), 1, "one is under way by it");
+        drop(slot);
+        assert!(suspect(1).is_none(), "the permit is another scheduler's");
+        assert_eq!(session.permit(), 2);
+        assert!(session.try_take(1).is_some());
+        session.set_window(4, 3);
+        assert!(suspect(1).is_some());
     }
 
     #[test]
@@ -440,7 +587,12 @@ mod tests {
                 queues,
             };
             let lease = Duration::from_secs(60);
-            let session = sessions.open("w", [incarnation; 16], (capabilities, 4), lease);
+            let session = sessions.open(
+                "w",
+                [incarnation; 16],
+                (capabilities, Profile::default()),
+                lease,
+            );
             session.attach(u64::from(incarnation), outbound.clone());
             session
         };

@@ -104,6 +104,7 @@ impl Work {
             queue,
             priority,
             job_type,
+            suspect: false,
         }
     }
 

@@ -16,7 +16,7 @@ use strict::HeldBack;
 const MOST: usize = 100_000;
 
 /// Lines of a queue differ by these.
-type LineKey = (i32, LaneId);
+type LineKey = (i32, bool, LaneId);
 type Lines = Ring<LineKey, Candidate>;
 type Queues = Ring<i32, Lines>;
 type Tenants = Ring<i32, Queues>;
@@ -100,11 +100,14 @@ impl<'a> Turns<'a> {
             queue,
             priority,
             job_type,
+            suspect,
         } = class;
         let order = &mut *self.order;
         order.tenants[place(priority)] = Some(tenant);
         order.queues.insert((priority, tenant), queue);
-        order.lines.insert((priority, queue), (job_type, lane));
+        order
+            .lines
+            .insert((priority, queue), (job_type, suspect, lane));
     }
 
     /// The line that just had its turn has no more. A turn that came to nothing is not counted: another
@@ -157,10 +160,11 @@ impl<'a> Turns<'a> {
             queue,
             priority,
             job_type,
+            suspect,
         } = candidate.class;
         let queues = self.rings[place(priority)].entry(tenant, Ring::default);
         let lines = queues.entry(queue, Ring::default);
-        lines.entry((job_type, candidate.lane), || candidate);
+        lines.entry((job_type, suspect, candidate.lane), || candidate);
     }
 }
 

@@ -89,7 +89,7 @@ impl Readiness {
     }
 
     /// The shutdown has begun.
-    pub(crate) fn drain(&self) {
+    pub fn drain(&self) {
         self.state
             .send_if_modified(|state| !std::mem::replace(&mut state.draining, true));
     }

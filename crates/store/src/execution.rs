@@ -607,22 +607,25 @@ fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {
     let wait = u64::from(used(row, 9)?);
     let wait = Wait::from_number(wait)
         .ok_or_else(|| inconsistent("due", format!("{seq}: wait {wait}")))?;
+    let budgets = Budgets {
+        attempts: used(row, 7)?,
+        lost: used(row, 8)?,
+    };
+    let class = Class {
+        tenant: row.try_get(3).map_err(&read)?,
+        queue: row.try_get(4).map_err(&read)?,
+        priority,
+        job_type: row.try_get(6).map_err(&read)?,
+        suspect: false,
+    };
     Ok(TimedEntry {
         mark: DueMark {
             due: row.try_get::<Timestamp, _>(0).map_err(&read)?.0,
             seq: u64::try_from(seq).unwrap_or(0),
         },
         home: Hour(row.try_get(2).map_err(&read)?),
-        class: Class {
-            tenant: row.try_get(3).map_err(&read)?,
-            queue: row.try_get(4).map_err(&read)?,
-            priority,
-            job_type: row.try_get(6).map_err(&read)?,
-        },
-        budgets: Budgets {
-            attempts: used(row, 7)?,
-            lost: used(row, 8)?,
-        },
+        class: class.after(budgets),
+        budgets,
         wait,
     })
 }

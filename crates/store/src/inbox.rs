@@ -267,6 +267,7 @@ fn entry(lane: LaneId, row: &PgRow) -> Result<InboxEntry, Error> {
             queue: row.try_get(5).map_err(&read)?,
             priority,
             job_type: row.try_get(7).map_err(&read)?,
+            suspect: false,
         },
         home: Hour(row.try_get(8).map_err(&read)?),
         due: due.map(|due| due.0),

@@ -2,6 +2,7 @@
 
 mod listing;
 mod retrying;
+mod workers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 
 pub(crate) use listing::{ListArgs, State};
 pub(crate) use retrying::{DlqVerb, PickArgs, RetryArgs, RetryIdsArgs};
+pub(crate) use workers::{DrainArgs, WorkerVerb};
 
 /// Hand work to Watchwork, and watch it work.
 ///
@@ -79,6 +81,9 @@ pub(crate) enum Verb {
     /// See to the dead letter queue.
     #[command(subcommand)]
     Dlq(DlqVerb),
+    /// See to the workers.
+    #[command(subcommand)]
+    Worker(WorkerVerb),
     /// Print every change of executions until all are final.
     Watch(WatchArgs),
     /// Draw an execution's trace over all services.

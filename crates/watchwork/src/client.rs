@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::v1::execution_service_client::ExecutionServiceClient;
+use proto::v1::fleet_service_client::FleetServiceClient;
 use proto::v1::submit_verdict::Verdict;
 use proto::v1::{
-    CancelExecutionRequest, DiscardExecutionRequest, Execution, ExecutionState,
-    GetExecutionRequest, ListExecutionsRequest, ListExecutionsResponse, Refusal,
-    RetryExecutionRequest, Submission, SubmitBatchRequest, SubmitRequest, SubmitResponse,
-    WatchExecutionsRequest, WatchExecutionsResponse,
+    CancelExecutionRequest, DiscardExecutionRequest, DrainWorkerRequest, Execution, ExecutionState,
+    GetExecutionRequest, ListExecutionsRequest, ListExecutionsResponse, ListWorkersRequest,
+    Refusal, RetryExecutionRequest, Submission, SubmitBatchRequest, SubmitRequest, SubmitResponse,
+    WatchExecutionsRequest, WatchExecutionsResponse, Worker,
 };
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
@@ -32,6 +33,7 @@ const WATCH_PAUSE: Duration = Duration::from_millis(300);
 pub struct Client {
     address: Arc<str>,
     executions: ExecutionServiceClient<Channel>,
+    fleet: FleetServiceClient<Channel>,
     authorization: MetadataValue<Ascii>,
 }
 
@@ -53,6 +55,7 @@ impl Client {
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .connect_lazy();
+        let fleet = FleetServiceClient::new(channel.clone());
         let executions = ExecutionServiceClient::new(channel);
         let mut authorization: MetadataValue<Ascii> = format!("Bearer {key}")
             .parse()
@@ -62,6 +65,7 @@ impl Client {
         Ok(Self {
             address: Arc::from(address),
             executions,
+            fleet,
             authorization,
         })
     }
@@ -176,6 +180,34 @@ impl Client {
         let answer = self.executions.clone().discard_execution(request).await;
         let answer = answer.map_err(|status| self.named(status))?;
         Ok(answer.into_inner().state())
+    }
+
+    /// The workers that serve the key's tenant, by name. Needs a key with the scope `operate`.
+    ///
+    /// # Errors
+    /// The API's answer.
+    pub async fn workers(&self) -> Result<Vec<Worker>, Status> {
+        let request = self.request(ListWorkersRequest {});
+        let answer = self.fleet.clone().list_workers(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
+        Ok(answer.into_inner().workers)
+    }
+
+    /// Has a worker leave, what runs there within `grace`, and gives how much that is. Doing so again shortens the
+    /// grace at most.
+    ///
+    /// # Errors
+    /// The API's answer; `NOT_FOUND` if no worker of this name is connected.
+    pub async fn drain_worker(&self, id: &str, grace: Option<Duration>) -> Result<u32, Status> {
+        let grace = grace.map(prost_types::Duration::try_from).transpose();
+        let grace = grace.map_err(|_| Status::invalid_argument("the grace is too long"))?;
+        let request = self.request(DrainWorkerRequest {
+            worker_id: id.to_owned(),
+            grace,
+        });
+        let answer = self.fleet.clone().drain_worker(request).await;
+        let answer = answer.map_err(|status| self.named(status))?;
+        Ok(answer.into_inner().running)
     }
 
     /// The changes of these executions, beginning with where they stand, until all are final.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::args::{Cli, DlqVerb, Verb};
+use crate::args::{Cli, DlqVerb, Verb, WorkerVerb};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::installation::Installation;
@@ -35,6 +35,12 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             verbs::revise(&output, &installation.client()?, args.ids, Revision::Retry).await
         }
         Verb::Dlq(verb) => dlq(&output, &installation.client()?, verb).await,
+        Verb::Worker(WorkerVerb::List) => {
+            verbs::list_workers(&output, &installation.client()?).await
+        }
+        Verb::Worker(WorkerVerb::Drain(args)) => {
+            verbs::drain_worker(&output, &installation.client()?, args).await
+        }
         Verb::Watch(args) => verbs::watch(&output, &installation.client()?, args.ids).await,
         Verb::Trace(args) => {
             let store = installation.trace_store()?;

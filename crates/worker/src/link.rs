@@ -11,6 +11,7 @@ mod intake;
 mod lapse;
 mod membership;
 mod peers;
+mod permit;
 mod prefetch;
 mod recall;
 mod rights;
@@ -24,7 +25,6 @@ use std::collections::{VecDeque, hash_map::DefaultHasher};
 use std::future::pending;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,9 +36,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use self::drain::Drain;
+use self::heartbeat::Shown;
 use self::held::Holdings;
 pub(crate) use self::membership::incarnation;
 use self::peers::Peers;
+use self::permit::Permits;
 use self::rights::Rights;
 use self::schedulers::Schedulers;
 use self::session::Event;
@@ -94,10 +96,10 @@ struct Link {
     outgoing: Vec<ExecutionId>,
     /// Attempts that have a slot, also those whose right is gone and whose handler still blocks.
     running: u32,
-    /// The same, for heartbeats.
-    running_shown: Arc<AtomicU32>,
+    shown: Arc<Shown>,
     log_budget: LogBudget,
     sharing: Sharing,
+    permit: Permits,
     seeding: membership::Seeding,
     drain: Option<Drain>,
 }
@@ -129,11 +131,11 @@ pub(crate) fn run(
 impl Link {
     fn new(profile: Profile, around: Surroundings, events: mpsc::Sender<Event>) -> Self {
         let now = Instant::now();
-        let running_shown = Arc::new(AtomicU32::new(0));
+        let shown = Arc::new(Shown::default());
         let peers = Peers::new(
             profile.authorization.clone(),
             events.clone(),
-            Arc::clone(&running_shown),
+            Arc::clone(&shown),
         );
         let turn = first_turn(&profile.worker_id);
         let sharing = Sharing::new(profile.slots, turn, now);
@@ -150,9 +152,10 @@ impl Link {
             waiting: VecDeque::new(),
             outgoing: Vec::new(),
             running: 0,
-            running_shown,
+            shown,
             log_budget: LogBudget::new(now),
             sharing,
+            permit: Permits::default(),
             seeding: membership::Seeding::new(now),
             drain: None,
         }
@@ -166,13 +169,17 @@ impl Link {
         shutdown: CancellationToken,
     ) {
         let (mut events, mut reports) = (Vec::new(), Vec::new());
+        let mut ending = false;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.report_readiness();
         while !self.has_left() {
             let sharing_due = self.sharing.due();
             tokio::select! {
-                () = shutdown.cancelled(), if self.drain.is_none() => self.begin_drain(),
+                () = shutdown.cancelled(), if !ending => {
+                    ending = true;
+                    self.begin_drain(Drain::within(Instant::now(), self.profile.shutdown_grace));
+                }
                 _ = received.recv_many(&mut events, EVENTS) => {}
                 _ = ends.recv_many(&mut reports, BATCH) => {}
                 _ = ticks.tick() => self.tick(),
@@ -188,6 +195,7 @@ impl Link {
                 self.ended(report);
             }
             self.fill_slots();
+            self.pass_permit(Instant::now());
             self.send_results();
             self.share_if_due(Instant::now());
         }

@@ -22,6 +22,8 @@ pub(crate) struct Task {
     pub(crate) tracestate: String,
     /// How long it may run from its begin.
     pub(crate) timeout: Duration,
+    /// Perhaps it takes workers down.
+    pub(crate) suspect: bool,
     /// When it came.
     pub(crate) arrived: Instant,
 }
@@ -42,6 +44,7 @@ impl Task {
             parent: TraceContext::from_wire(&wire.trace_context),
             tracestate: std::mem::take(&mut wire.tracestate),
             timeout: Duration::from_micros(wire.timeout_us).min(limits::MAX_TIMEOUT),
+            suspect: wire.suspect,
             arrived,
         })
     }

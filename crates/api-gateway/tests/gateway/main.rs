@@ -5,6 +5,7 @@
 mod admission;
 mod cancelling;
 mod draining;
+mod fleet;
 mod keyed;
 mod listing;
 mod reading;

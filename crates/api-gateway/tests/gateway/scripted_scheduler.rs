@@ -12,7 +12,7 @@ use proto::internal::v1::*;
 use proto::v1::submit_verdict::Verdict;
 use proto::v1::{
     ClusterView, Execution, ExecutionState, ExecutionSummary, Refusal, SchedulerAddress,
-    SubmitVerdict,
+    SubmitVerdict, Worker,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
@@ -27,6 +27,7 @@ pub(crate) const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
 pub(crate) const SUBMIT_AND_READ: &str = "0000000000000001";
 pub(crate) const READ_ONLY: &str = "0000000000000002";
 pub(crate) const WORKER: &str = "0000000000000003";
+pub(crate) const OPERATOR: &str = "0000000000000004";
 pub(crate) const TENANT: u32 = 7;
 pub(crate) const QUEUE: u32 = 3;
 /// An idempotency key that was used before, for the same and for something else.
@@ -194,6 +195,7 @@ impl SchedulerService for Script {
         let (tenant, scopes) = match request.into_inner().key_id.as_str() {
             SUBMIT_AND_READ => (TENANT, vec![KeyScope::Submit as i32, KeyScope::Read as i32]),
             READ_ONLY => (TENANT, vec![KeyScope::Read as i32]),
+            OPERATOR => (TENANT, vec![KeyScope::Operate as i32]),
             WORKER => (0, vec![KeyScope::Worker as i32, KeyScope::Submit as i32]),
             _ => return Err(Status::not_found("no such key")),
         };
@@ -316,6 +318,35 @@ impl SchedulerService for Script {
         let mut answer = ReviseExecutionResponse::default();
         answer.set_state(state);
         Ok(Response::new(answer))
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        let worker = Worker {
+            worker_id: format!("of-{}", request.into_inner().tenant),
+            ..Worker::default()
+        };
+        let workers = vec![worker];
+        Ok(Response::new(ListWorkersResponse { workers }))
+    }
+
+    /// There is one worker, called `w`.
+    async fn drain_worker(
+        &self,
+        request: Request<DrainWorkerRequest>,
+    ) -> Result<Response<DrainWorkerResponse>, Status> {
+        let drain = request.into_inner().drain.unwrap();
+        if drain.worker_id != "w" {
+            return Err(Status::not_found("no such worker"));
+        }
+        // What it is told comes back as what it runs.
+        let running = drain
+            .grace
+            .map_or(0, |grace| u32::try_from(grace.seconds).unwrap());
+        let told = Some(proto::v1::DrainWorkerResponse { running });
+        Ok(Response::new(DrainWorkerResponse { told }))
     }
 
     async fn watch_executions(

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::{
-    Accepted, Cancelled, Claimed, Delta, DueMark, Lane, LineTotals, Received, Reopened, Row,
+    Accepted, Cancelled, Claimed, Class, Delta, DueMark, Lane, LineTotals, Received, Reopened, Row,
     RowKind, Run, Running, Stored, Timed, TimedEntry, Totals, Wait, WaitingSet,
 };
 use crate::{Budgets, ExecutionId, FinalState, LaneId, Priority};
@@ -147,13 +147,14 @@ impl Lane {
             };
             // Beyond what has been read it waits in its table, to be read with the others.
             if mark <= self.due_read {
-                let (class, home, budgets) = (running.class, running.home, retried.budgets);
-                let wait = Wait::Retrying;
                 let timed = Timed {
-                    class,
-                    home,
-                    budgets,
-                    wait,
+                    class: Class {
+                        suspect: retried.suspect,
+                        ..running.class
+                    },
+                    home: running.home,
+                    budgets: retried.budgets,
+                    wait: Wait::Retrying,
                 };
                 self.timers.insert(mark, timed);
             }
@@ -163,10 +164,12 @@ impl Lane {
             let line = self.line_of(&running);
             line.rejected += 1;
             line.enqueued += 1;
-            self.waiting.push_front(
-                running.class,
-                again(&running, requeued.seq, requeued.budgets, row),
-            );
+            let class = Class {
+                suspect: requeued.suspect,
+                ..running.class
+            };
+            let run = again(&running, requeued.seq, requeued.budgets, row);
+            self.waiting.push_front(class, run);
         }
         Ok(())
     }

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use super::{Class, CodecError, DueMark, Run, TimedEntry, Wait};
 use crate::{Budgets, FinalState, Hour, HourRange, Micros, Priority};
 
+/// What marks a line of suspects, beside its priority.
+const SUSPECT: u64 = 8;
+
 /// The distinct values of a row, sorted; each is written once and named by its place.
 pub(super) struct Dictionary<T>(pub(super) Vec<T>);
 
@@ -73,8 +76,15 @@ impl Writer {
     pub(super) fn class(&mut self, class: &Class) {
         self.signed(i64::from(class.tenant));
         self.signed(i64::from(class.queue));
-        self.unsigned(class.priority as u64);
+        let mark = if class.suspect { SUSPECT } else { 0 };
+        self.unsigned(class.priority as u64 | mark);
         self.signed(i64::from(class.job_type));
+    }
+
+    /// Budgets, and whether that makes a suspect.
+    pub(super) fn used_up(&mut self, budgets: Budgets, suspect: bool) {
+        self.budgets(budgets);
+        self.unsigned(u64::from(suspect));
     }
 
     pub(super) fn budgets(&mut self, budgets: Budgets) {
@@ -215,22 +225,21 @@ impl<'a> Reader<'a> {
         Ok(Arc::from(text))
     }
 
+    /// Suspects are marked by a bit beside the priority.
     pub(super) fn class(&mut self) -> Result<Class, CodecError> {
         let (tenant, queue) = (self.number()?, self.number()?);
+        let marked = self.unsigned()?;
         Ok(Class {
             tenant,
             queue,
-            priority: self.priority()?,
+            priority: priority(marked & !SUSPECT)?,
             job_type: self.number()?,
+            suspect: marked & SUSPECT != 0,
         })
     }
 
     pub(super) fn priority(&mut self) -> Result<Priority, CodecError> {
-        let number = self.unsigned()?;
-        i32::try_from(number)
-            .ok()
-            .and_then(Priority::from_number)
-            .ok_or_else(|| CodecError::new(format!("priority {number} is unknown")))
+        priority(self.unsigned()?)
     }
 
     pub(super) fn budgets(&mut self) -> Result<Budgets, CodecError> {
@@ -309,4 +318,11 @@ impl<'a> Reader<'a> {
         Wait::from_number(number)
             .ok_or_else(|| CodecError::new(format!("wait {number} is unknown")))
     }
+}
+
+fn priority(number: u64) -> Result<Priority, CodecError> {
+    i32::try_from(number)
+        .ok()
+        .and_then(Priority::from_number)
+        .ok_or_else(|| CodecError::new(format!("priority {number} is unknown")))
 }

@@ -8,10 +8,10 @@ use super::{
     Accepted, Cancelled, Claimed, Class, Closed, DatabaseIdentity, Delta, InboxMark, Recalled,
     Received, Reopened, Requeued, Retried, RowKind,
 };
-use crate::{Hour, Micros};
+use crate::{Budgets, Hour, Micros};
 
 /// The version that is written. A rolling upgrade writes the lowest one that a live replica reads.
-pub(super) const VERSION: u64 = 4;
+pub(super) const VERSION: u64 = 5;
 
 /// Bytes that are no delta of a version that this program reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -75,11 +75,11 @@ impl Delta {
         out.list(&self.retried, |out, retried| {
             out.step(retried.seq);
             out.signed(retried.due.0);
-            out.budgets(retried.budgets);
+            out.used_up(retried.budgets, retried.suspect);
         });
         out.list(&self.requeued, |out, requeued| {
             out.step(requeued.seq);
-            out.budgets(requeued.budgets);
+            out.used_up(requeued.budgets, requeued.suspect);
         });
         out.list(&self.scheduled, |out, entry| out.timed(entry, &classes));
         out.optional_mark(self.promoted);
@@ -136,22 +136,23 @@ impl Delta {
         let delta = Self {
             timed: input.list(|input| input.timed(&classes))?,
             due_read: input.optional_mark()?,
-            cancelled: input.since_2(|input| input.list(|input| input.cancelled(&classes)))?,
+            cancelled: input.since(2, |input| input.list(|input| input.cancelled(&classes)))?,
             closed: input.list(Reader::closed)?,
             retried: input.list(Reader::retried)?,
             requeued: input.list(Reader::requeued)?,
-            scheduled: input.since_2(|input| input.list(|input| input.timed(&classes)))?,
+            scheduled: input.since(2, |input| input.list(|input| input.timed(&classes)))?,
             promoted: input.optional_mark()?,
             accepted: input.list(|input| input.accepted(&classes))?,
-            received: input.since_2(|input| input.list(|input| input.received(&classes)))?,
-            inbox_read: input.since_2(|input| input.optional(Reader::inbox_mark))?,
+            received: input.since(2, |input| input.list(|input| input.received(&classes)))?,
+            inbox_read: input.since(2, |input| input.optional(Reader::inbox_mark))?,
             claimed: input.list(|input| input.claimed(&classes, &workers))?,
-            recalled: input.since_3(|input| input.list(|input| input.recalled(&classes)))?,
-            reopened: input.since_4(|input| input.list(|input| input.reopened(&classes)))?,
-            kept_until: input.since_2(|input| input.optional(|input| Ok(Hour(input.number()?))))?,
-            closing: input.since_2(Reader::optional_range)?,
-            let_go: input.since_2(Reader::optional_range)?,
-            database: input.since_2(|input| input.optional(Reader::database))?,
+            recalled: input.since(3, |input| input.list(|input| input.recalled(&classes)))?,
+            reopened: input.since(4, |input| input.list(|input| input.reopened(&classes)))?,
+            kept_until: input
+                .since(2, |input| input.optional(|input| Ok(Hour(input.number()?))))?,
+            closing: input.since(2, Reader::optional_range)?,
+            let_go: input.since(2, Reader::optional_range)?,
+            database: input.since(2, |input| input.optional(Reader::database))?,
         };
         input.end()?;
         Ok(delta)
@@ -229,37 +230,22 @@ impl Writer {
 }
 
 impl Reader<'_> {
-    /// What rows of version 1 don't have.
-    fn since_2<T: Default>(
+    /// What rows have from a version on; those before it, nothing.
+    pub(super) fn since<T: Default>(
         &mut self,
+        version: u64,
         read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
     ) -> Result<T, CodecError> {
-        match self.version {
-            1 => Ok(T::default()),
-            _ => read(self),
+        match self.version < version {
+            true => Ok(T::default()),
+            false => read(self),
         }
     }
 
-    /// What rows of versions before 3 don't have.
-    pub(super) fn since_3<T: Default>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<T, CodecError> {
-        match self.version {
-            1 | 2 => Ok(T::default()),
-            _ => read(self),
-        }
-    }
-
-    /// What rows of versions before 4 don't have.
-    fn since_4<T: Default>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<T, CodecError> {
-        match self.version {
-            1..=3 => Ok(T::default()),
-            _ => read(self),
-        }
+    /// Budgets, and whether that makes a suspect.
+    fn used_up(&mut self) -> Result<(Budgets, bool), CodecError> {
+        let budgets = self.budgets()?;
+        Ok((budgets, self.since(5, |input| Ok(input.unsigned()? != 0))?))
     }
 
     fn cancelled(&mut self, classes: &[Class]) -> Result<Cancelled, CodecError> {
@@ -288,19 +274,29 @@ impl Reader<'_> {
 
     fn retried(&mut self) -> Result<Retried, CodecError> {
         let (seq, due) = (self.step()?, Micros(self.signed()?));
-        let budgets = self.budgets()?;
-        Ok(Retried { seq, due, budgets })
+        let (budgets, suspect) = self.used_up()?;
+        Ok(Retried {
+            seq,
+            due,
+            budgets,
+            suspect,
+        })
     }
 
     fn requeued(&mut self) -> Result<Requeued, CodecError> {
-        let (seq, budgets) = (self.step()?, self.budgets()?);
-        Ok(Requeued { seq, budgets })
+        let seq = self.step()?;
+        let (budgets, suspect) = self.used_up()?;
+        Ok(Requeued {
+            seq,
+            budgets,
+            suspect,
+        })
     }
 
     fn accepted(&mut self, classes: &[Class]) -> Result<Accepted, CodecError> {
         let class = *pick(classes, self.unsigned()?)?;
         let (first, count) = (self.step()?, self.small()?);
-        let stored = self.since_3(|input| Ok(input.unsigned()? != 0))?;
+        let stored = self.since(3, |input| Ok(input.unsigned()? != 0))?;
         Ok(Accepted {
             class,
             first,
@@ -400,6 +396,7 @@ mod tests {
             queue: 2,
             priority: crate::Priority::Normal,
             job_type: 3,
+            suspect: false,
         };
         let (first, count, stored) = (9, 4, false);
         let delta = Delta {

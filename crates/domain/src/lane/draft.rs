@@ -340,14 +340,26 @@ impl<'a> Draft<'a> {
             }
             Verdict::RetryAfter(wait) => {
                 let due = self.at.plus(wait);
-                self.delta.retried.push(Retried { seq, due, budgets });
+                let suspect = running.class.after(budgets).suspect;
+                self.delta.retried.push(Retried {
+                    seq,
+                    due,
+                    budgets,
+                    suspect,
+                });
                 Ending::Retried {
                     due,
                     to_table: DueMark { due, seq } > self.due_read(),
                 }
             }
             Verdict::Requeue => {
-                self.delta.requeued.push(Requeued { seq, budgets });
+                let class = running.class.after(budgets);
+                let suspect = class.suspect;
+                self.delta.requeued.push(Requeued {
+                    seq,
+                    budgets,
+                    suspect,
+                });
                 let (home, enqueued) = (running.home, self.at);
                 let run = Run {
                     first: seq,
@@ -356,7 +368,7 @@ impl<'a> Draft<'a> {
                     enqueued,
                     budgets,
                 };
-                self.delta_line(running.class).front.push_front(run);
+                self.delta_line(class).front.push_front(run);
                 Ending::Requeued
             }
         })
@@ -569,7 +581,10 @@ impl<'a> Draft<'a> {
         };
         let running = self.lane.running.get(&retried.seq)?;
         let timed = Timed {
-            class: running.class,
+            class: Class {
+                suspect: retried.suspect,
+                ..running.class
+            },
             home: running.home,
             budgets: retried.budgets,
             wait: Wait::Retrying,

@@ -160,6 +160,7 @@ fn class(line: u8) -> Class {
         queue: i32::from(line) % 3,
         priority,
         job_type: 7,
+        suspect: false,
     }
 }
 
@@ -531,7 +532,8 @@ impl World {
         } = ending
         {
             let mark = DueMark { due: at, seq };
-            let (class, home, budgets) = (running.class, running.home, decision.budgets);
+            let (home, budgets) = (running.home, decision.budgets);
+            let class = running.class.after(budgets);
             let wait = Wait::Retrying;
             due.push(TimedEntry {
                 mark,
@@ -708,7 +710,7 @@ proptest! {
     #[test]
     fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Delta::decode(&bytes);
-        for version in [1, 2, 3, 4] {
+        for version in [1, 2, 3, 4, 5] {
             let versioned = [&[version], &bytes[..]].concat();
             let _ = Delta::decode(&versioned);
             let _ = Lane::from_snapshot(LaneId(0), &versioned);

@@ -46,6 +46,20 @@ pub struct Class {
     pub priority: Priority,
     /// The job type's number.
     pub job_type: i32,
+    /// Workers were lost with it more than once: perhaps it takes them down. Suspects wait apart from the others,
+    /// and run one at a time on a worker.
+    pub suspect: bool,
+}
+
+impl Class {
+    /// The line in which an execution of this one waits that has used up so much.
+    #[must_use]
+    pub fn after(self, budgets: Budgets) -> Self {
+        Self {
+            suspect: budgets.is_suspect(),
+            ..self
+        }
+    }
 }
 
 /// A place in the order of due entries. Thousands may share a time, so the number is part of it.

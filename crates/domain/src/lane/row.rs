@@ -214,6 +214,8 @@ pub struct Retried {
     pub due: Micros,
     /// What it has used up by then.
     pub budgets: Budgets,
+    /// It waits among the suspects from here on.
+    pub suspect: bool,
 }
 
 /// A running execution that was lost or handed back, and waits again at the head of its line.
@@ -223,6 +225,8 @@ pub struct Requeued {
     pub seq: u64,
     /// What it has used up by then.
     pub budgets: Budgets,
+    /// It waits among the suspects from here on.
+    pub suspect: bool,
 }
 
 /// What a row changes. Applied in the fields' order.

@@ -74,7 +74,7 @@ impl Lane {
         lane.lines = input.list(Reader::line)?.into_iter().collect();
         for class in &classes {
             let runs: VecDeque<Run> = input.list(Reader::run)?.into();
-            let beyond = input.since_3(|input| input.list(Reader::beyond))?.into();
+            let beyond = input.since(3, |input| input.list(Reader::beyond))?.into();
             lane.waiting.restore(*class, runs, beyond);
         }
         let running = input.list(|input| input.running(&classes, &workers))?;
@@ -270,6 +270,7 @@ mod tests {
             queue: 2,
             priority: Priority::Normal,
             job_type: 3,
+            suspect: false,
         };
         let mut lane = Lane::begin(&Row::genesis(LaneId(3), at)).unwrap();
         let mut draft = lane.draft(at);

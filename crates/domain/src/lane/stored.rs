@@ -184,6 +184,7 @@ mod tests {
         queue: 1,
         priority: Priority::Normal,
         job_type: 1,
+        suspect: false,
     };
 
     fn page(from: u64, upto: u64, found: &[(u64, i64)]) -> StoredPage {

@@ -312,6 +312,37 @@ pub struct CancelExecutionResponse {
     #[prost(message, optional, tag = "1")]
     pub outcome: ::core::option::Option<super::super::v1::CancelExecutionResponse>,
 }
+/// Asks for the workers that serve a tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWorkersRequest {
+    /// The tenant's number.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+}
+/// Those workers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWorkersResponse {
+    /// As the client gets them.
+    #[prost(message, repeated, tag = "1")]
+    pub workers: ::prost::alloc::vec::Vec<super::super::v1::Worker>,
+}
+/// Names a worker that is to leave.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainWorkerRequest {
+    /// The tenant's number: a worker that doesn't serve it is NOT_FOUND.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// The worker and its grace.
+    #[prost(message, optional, tag = "2")]
+    pub drain: ::core::option::Option<super::super::v1::DrainWorkerRequest>,
+}
+/// The worker has been told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainWorkerResponse {
+    /// As the client gets it.
+    #[prost(message, optional, tag = "1")]
+    pub told: ::core::option::Option<super::super::v1::DrainWorkerResponse>,
+}
 /// Asks to follow executions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchExecutionsRequest {
@@ -341,6 +372,8 @@ pub enum KeyScope {
     Read = 2,
     /// Connect as a worker.
     Worker = 3,
+    /// See to the workers that serve the tenant.
+    Operate = 4,
 }
 impl KeyScope {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -353,6 +386,7 @@ impl KeyScope {
             Self::Submit => "KEY_SCOPE_SUBMIT",
             Self::Read => "KEY_SCOPE_READ",
             Self::Worker => "KEY_SCOPE_WORKER",
+            Self::Operate => "KEY_SCOPE_OPERATE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -362,6 +396,7 @@ impl KeyScope {
             "KEY_SCOPE_SUBMIT" => Some(Self::Submit),
             "KEY_SCOPE_READ" => Some(Self::Read),
             "KEY_SCOPE_WORKER" => Some(Self::Worker),
+            "KEY_SCOPE_OPERATE" => Some(Self::Operate),
             _ => None,
         }
     }
@@ -800,6 +835,66 @@ pub mod scheduler_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The workers that serve a tenant, as the callee knows them: each worker is connected to every scheduler.
+        pub async fn list_workers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWorkersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/ListWorkers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "watchwork.internal.v1.SchedulerService",
+                        "ListWorkers",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells a worker that is connected to the callee to leave.
+        pub async fn drain_worker(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainWorkerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/DrainWorker",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "watchwork.internal.v1.SchedulerService",
+                        "DrainWorker",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -912,6 +1007,22 @@ pub mod scheduler_service_server {
             request: tonic::Request<super::WatchExecutionsRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::WatchExecutionsStream>,
+            tonic::Status,
+        >;
+        /// The workers that serve a tenant, as the callee knows them: each worker is connected to every scheduler.
+        async fn list_workers(
+            &self,
+            request: tonic::Request<super::ListWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWorkersResponse>,
+            tonic::Status,
+        >;
+        /// Tells a worker that is connected to the callee to leave.
+        async fn drain_worker(
+            &self,
+            request: tonic::Request<super::DrainWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainWorkerResponse>,
             tonic::Status,
         >;
     }
@@ -1493,6 +1604,96 @@ pub mod scheduler_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/ListWorkers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListWorkersSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::ListWorkersRequest>
+                    for ListWorkersSvc<T> {
+                        type Response = super::ListWorkersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListWorkersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::list_workers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListWorkersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/DrainWorker" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainWorkerSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::DrainWorkerRequest>
+                    for DrainWorkerSvc<T> {
+                        type Response = super::DrainWorkerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainWorkerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::drain_worker(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainWorkerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

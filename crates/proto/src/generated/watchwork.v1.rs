@@ -1592,6 +1592,478 @@ pub mod execution_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Asks for the workers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWorkersRequest {}
+/// The workers, by name.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWorkersResponse {
+    /// One for each process.
+    #[prost(message, repeated, tag = "1")]
+    pub workers: ::prost::alloc::vec::Vec<Worker>,
+}
+/// One worker process, as a scheduler knows it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Worker {
+    /// Its stable name. Two processes may have one by mistake.
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// The pool it belongs to.
+    #[prost(string, tag = "2")]
+    pub pool: ::prost::alloc::string::String,
+    /// How it is.
+    #[prost(enumeration = "WorkerState", tag = "3")]
+    pub state: i32,
+    /// How many attempts it runs at a time.
+    #[prost(uint32, tag = "4")]
+    pub slots: u32,
+    /// How many it ran at its last heartbeat.
+    #[prost(uint32, tag = "5")]
+    pub running: u32,
+    /// The types it has handlers for.
+    #[prost(string, repeated, tag = "6")]
+    pub job_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The queues it serves; empty: all.
+    #[prost(string, repeated, tag = "7")]
+    pub queues: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its software's version.
+    #[prost(string, tag = "8")]
+    pub version: ::prost::alloc::string::String,
+    /// Where its last stream came from.
+    #[prost(string, tag = "9")]
+    pub address: ::prost::alloc::string::String,
+    /// When its last heartbeat came, by the scheduler's clock.
+    #[prost(message, optional, tag = "10")]
+    pub heard_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Names the worker that is to leave.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainWorkerRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// How long what runs may go on, up to 24 h. Left out: the worker's own SHUTDOWN_GRACE.
+    #[prost(message, optional, tag = "2")]
+    pub grace: ::core::option::Option<::prost_types::Duration>,
+}
+/// The worker has been told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainWorkerResponse {
+    /// How many attempts it ran at its last heartbeat.
+    #[prost(uint32, tag = "1")]
+    pub running: u32,
+}
+/// How a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WorkerState {
+    /// Never sent.
+    Unspecified = 0,
+    /// It takes what there is.
+    Working = 1,
+    /// It takes nothing new, and leaves.
+    Draining = 2,
+    /// Its connection is gone, and its lease runs on: what it holds goes to others when that is over.
+    Disconnected = 3,
+}
+impl WorkerState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WORKER_STATE_UNSPECIFIED",
+            Self::Working => "WORKER_STATE_WORKING",
+            Self::Draining => "WORKER_STATE_DRAINING",
+            Self::Disconnected => "WORKER_STATE_DISCONNECTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WORKER_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WORKER_STATE_WORKING" => Some(Self::Working),
+            "WORKER_STATE_DRAINING" => Some(Self::Draining),
+            "WORKER_STATE_DISCONNECTED" => Some(Self::Disconnected),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod fleet_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// See to workers. Every call needs a key with the scope `operate`.
+    #[derive(Debug, Clone)]
+    pub struct FleetServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> FleetServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FleetServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FleetServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The worker processes that a scheduler knows: those with a lease.
+        pub async fn list_workers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWorkersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.v1.FleetService/ListWorkers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("watchwork.v1.FleetService", "ListWorkers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a worker leave as by SIGTERM: it takes nothing new, what it has not begun goes back at once, what runs may
+        /// end within the grace, and what is left then is handed back, at no cost to any budget. Then its process ends.
+        /// Doing so again shortens the grace at most. NOT_FOUND: no such worker is connected.
+        pub async fn drain_worker(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainWorkerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.v1.FleetService/DrainWorker",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("watchwork.v1.FleetService", "DrainWorker"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod fleet_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FleetServiceServer.
+    #[async_trait]
+    pub trait FleetService: std::marker::Send + std::marker::Sync + 'static {
+        /// The worker processes that a scheduler knows: those with a lease.
+        async fn list_workers(
+            &self,
+            request: tonic::Request<super::ListWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWorkersResponse>,
+            tonic::Status,
+        >;
+        /// Has a worker leave as by SIGTERM: it takes nothing new, what it has not begun goes back at once, what runs may
+        /// end within the grace, and what is left then is handed back, at no cost to any budget. Then its process ends.
+        /// Doing so again shortens the grace at most. NOT_FOUND: no such worker is connected.
+        async fn drain_worker(
+            &self,
+            request: tonic::Request<super::DrainWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DrainWorkerResponse>,
+            tonic::Status,
+        >;
+    }
+    /// See to workers. Every call needs a key with the scope `operate`.
+    #[derive(Debug)]
+    pub struct FleetServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FleetServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FleetServiceServer<T>
+    where
+        T: FleetService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/watchwork.v1.FleetService/ListWorkers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListWorkersSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::ListWorkersRequest>
+                    for ListWorkersSvc<T> {
+                        type Response = super::ListWorkersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListWorkersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::list_workers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListWorkersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.v1.FleetService/DrainWorker" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainWorkerSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::DrainWorkerRequest>
+                    for DrainWorkerSvc<T> {
+                        type Response = super::DrainWorkerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainWorkerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::drain_worker(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainWorkerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FleetServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "watchwork.v1.FleetService";
+    impl<T> tonic::server::NamedService for FleetServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// From the worker.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkRequest {
@@ -1628,7 +2100,7 @@ pub mod work_request {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkResponse {
     /// One message.
-    #[prost(oneof = "work_response::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "work_response::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub message: ::core::option::Option<work_response::Message>,
 }
 /// Nested message and enum types in `WorkResponse`.
@@ -1663,6 +2135,9 @@ pub mod work_response {
         /// How much this scheduler has for the worker.
         #[prost(message, tag = "9")]
         Demand(super::Demand),
+        /// Somebody wants the worker to leave.
+        #[prost(message, tag = "10")]
+        Drain(super::Drain),
     }
 }
 /// A worker introduces itself.
@@ -1717,6 +2192,11 @@ pub struct Window {
     /// 0 and up.
     #[prost(uint32, tag = "1")]
     pub tasks: u32,
+    /// The permit to hand out suspects (see Task), of which a worker has one under way at a time. It is one
+    /// scheduler's, in turns: the number begins at 0 with each stream, and grows by one when the permit is given and
+    /// by one when it is asked back, so that an odd number means it is the scheduler's.
+    #[prost(uint64, tag = "2")]
+    pub permit: u64,
 }
 /// The scheduler's terms.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1815,6 +2295,10 @@ pub struct Task {
     /// must not begin, and its result is TIMEOUT.
     #[prost(uint64, tag = "13")]
     pub timeout_us: u64,
+    /// Workers were lost with it more than once: perhaps it takes them down. A worker has one such under way at a
+    /// time (see Window), and hands back at once, as RETURNED, what comes beside it.
+    #[prost(bool, tag = "14")]
+    pub suspect: bool,
 }
 /// How attempts ended.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1900,6 +2384,9 @@ pub struct Heartbeat {
     /// Attempts running now.
     #[prost(uint32, tag = "2")]
     pub running: u32,
+    /// It takes nothing new, and leaves.
+    #[prost(bool, tag = "3")]
+    pub draining: bool,
 }
 /// The lease is longer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1941,6 +2428,14 @@ pub struct TakeBack {
     #[prost(message, repeated, tag = "1")]
     pub held: ::prost::alloc::vec::Vec<Held>,
 }
+/// The worker is to leave, as by SIGTERM: it takes nothing new, lets what runs go on within the grace, hands back the
+/// rest, says goodbye, and its process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Drain {
+    /// How long what runs may go on, in microseconds; left out: as long as when its process is told to end.
+    #[prost(uint64, optional, tag = "1")]
+    pub grace_us: ::core::option::Option<u64>,
+}
 /// How many tasks this scheduler could have under way on the worker now if its window allowed: those
 /// that are, and those that wait and that it could run. The worker splits its slots by it. Sent when it
 /// changes, at most every 100 ms.
@@ -1949,6 +2444,13 @@ pub struct Demand {
     /// 0 and up; what is beyond the worker's slots isn't counted.
     #[prost(uint32, tag = "1")]
     pub tasks: u32,
+    /// Suspects (see Task) wait that it could run.
+    #[prost(bool, tag = "2")]
+    pub suspects: bool,
+    /// The last number of the permit (see Window) that the scheduler has taken in; an even one only when nothing is
+    /// under way any more by the odd one before, so that the permit is another's then.
+    #[prost(uint64, tag = "3")]
+    pub permit: u64,
 }
 /// What became of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

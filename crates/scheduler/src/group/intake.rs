@@ -275,7 +275,12 @@ impl Group {
             return false;
         }
         if !held.slot.as_ref().is_some_and(mine) {
-            held.slot = Some(session.take(self.place));
+            let suspect = lane
+                .running()
+                .get(&id.seq())
+                .map(|running| running.class.suspect);
+            let slot = session.take(self.place);
+            held.slot = Some(slot.of_suspect(suspect.unwrap_or(false)));
         }
         if held.cancelled.is_some() {
             // The last owner may have died before it said so.

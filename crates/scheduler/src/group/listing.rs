@@ -225,6 +225,7 @@ mod tests {
             queue,
             priority,
             job_type,
+            suspect: false,
         }
     }
 

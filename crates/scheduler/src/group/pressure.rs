@@ -53,19 +53,26 @@ impl Group {
         let sessions = self.shared.sessions.connected();
         self.servings.begin(&sessions);
         let has_room: Vec<bool> = sessions.iter().map(|s| s.free(self.place) > 0).collect();
-        let mut waiting = vec![0; sessions.len()];
+        let (mut waiting, mut suspects) = (vec![0; sessions.len()], vec![false; sessions.len()]);
         let mut blocked = Vec::new();
         for (lane, class, count) in self.waiting_lines() {
             let Some(places) = self.places_of(lane, class, &sessions) else {
                 continue;
             };
-            places.iter().for_each(|place| waiting[*place] += count);
-            if !places.is_empty() && !places.iter().any(|place| has_room[*place]) {
+            // Suspects run one at a time: more of them want no more room, and none is worth a task of others.
+            let wanted = if class.suspect { 1 } else { count };
+            for place in places.iter() {
+                waiting[*place] += wanted;
+                suspects[*place] |= class.suspect;
+            }
+            let no_room = !places.is_empty() && !places.iter().any(|place| has_room[*place]);
+            if no_room && !class.suspect {
                 blocked.extend(self.blocked(lane, class, (count, places)));
             }
         }
-        for (session, waiting) in sessions.iter().zip(waiting) {
-            session.note_waiting(self.place, waiting);
+        for (session, (waiting, suspects)) in sessions.iter().zip(waiting.into_iter().zip(suspects))
+        {
+            session.note_waiting(self.place, waiting, suspects);
         }
         self.take_back(&sessions, blocked);
     }

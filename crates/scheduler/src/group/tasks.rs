@@ -102,6 +102,7 @@ fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
         fence,
         attempt,
         timeout,
+        suspect,
         ..
     } = claimed;
     let (work, head) = (&known.work, &known.work.head);
@@ -126,6 +127,7 @@ fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
             .map_or_else(Bytes::new, |trace| task_context(known.id, trace)),
         tracestate: tracestate(scheduler_id, head.tracestate.as_deref()),
         timeout_us: u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX),
+        suspect: *suspect,
     }
 }
 

@@ -93,16 +93,18 @@ fn entry_of(id: ExecutionId, stored: &StoredExecution) -> TimedEntry {
         queue: head.queue,
         priority: head.priority,
         job_type: head.job_type,
+        suspect: false,
     };
     let due = match last {
         Some(last) => last.next_at.unwrap_or(last.at),
         None => head.due.unwrap_or(head.accepted),
     };
+    let budgets = last.map_or(Budgets::default(), |last| last.budgets);
     TimedEntry {
         mark: DueMark { due, seq: id.seq() },
-        class,
+        class: class.after(budgets),
         home: id.home(),
-        budgets: last.map_or(Budgets::default(), |last| last.budgets),
+        budgets,
         wait: last.map_or(Wait::Scheduled, |_| Wait::Retrying),
     }
 }

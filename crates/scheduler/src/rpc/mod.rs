@@ -3,6 +3,7 @@
 mod acceptance;
 mod cancelling;
 mod describe;
+mod fleet;
 mod listing;
 mod reading;
 mod retry_policy;

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use proto::internal::v1::scheduler_service_server::SchedulerService;
 use proto::internal::v1::{
-    CancelExecutionRequest, CancelExecutionResponse, GetExecutionRequest, GetExecutionResponse,
-    ListExecutionsRequest, ListExecutionsResponse, ListOpenRequest, ListOpenResponse,
-    LocateRequest, LocateResponse, ResolveKeyRequest, ResolveKeyResponse, ResolveQueueRequest,
+    CancelExecutionRequest, CancelExecutionResponse, DrainWorkerRequest, DrainWorkerResponse,
+    GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest, ListExecutionsResponse,
+    ListOpenRequest, ListOpenResponse, ListWorkersRequest, ListWorkersResponse, LocateRequest,
+    LocateResponse, ResolveKeyRequest, ResolveKeyResponse, ResolveQueueRequest,
     ResolveQueueResponse, ReviseExecutionRequest, ReviseExecutionResponse, SubmitRequest,
     SubmitResponse, WatchClusterRequest, WatchClusterResponse, WatchExecutionsRequest,
     WatchExecutionsResponse,
@@ -195,6 +196,22 @@ impl SchedulerService for Internal {
     ) -> Result<Response<LocateResponse>, Status> {
         let request = self.check(request)?;
         self.tell_where(request).await.map(Response::new)
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        let request = self.admit(request)?;
+        Ok(Response::new(self.workers(&request)))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<DrainWorkerRequest>,
+    ) -> Result<Response<DrainWorkerResponse>, Status> {
+        let request = self.admit(request)?;
+        self.drain(request).map(Response::new)
     }
 
     async fn watch_executions(

@@ -8,7 +8,7 @@ use domain::limits::{self, LimitError};
 use domain::{AttemptResult, ExecutionId};
 use futures::{Stream, StreamExt};
 use proto::v1::{
-    ClusterView, Demand, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, Welcome, WorkRequest,
+    ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, Welcome, WorkRequest,
     work_request, work_response,
 };
 use tokio::sync::{oneshot, watch};
@@ -18,7 +18,7 @@ use tonic::Status;
 use super::trouble;
 use crate::demand::DemandTold;
 use crate::group::{HeldTask, Holding, Input, Report, SaidHeld};
-use crate::session::{Capabilities, Outbound, Session};
+use crate::session::{Capabilities, Outbound, Profile, Session};
 use crate::shared::{Groups, Shared};
 
 /// What a worker hears that says hello at a bad time.
@@ -54,11 +54,16 @@ impl WorkStream {
             types: hello.job_types.into_iter().collect(),
             queues: hello.queues.into_iter().collect(),
         };
+        let profile = Profile {
+            pool: hello.pool,
+            version: hello.version,
+            slots: hello.slots,
+        };
         let lease = shared.worker_lease;
         let session = shared.sessions.open(
             &hello.worker_id,
             incarnation,
-            (capabilities, hello.slots),
+            (capabilities, profile),
             lease,
         );
         // What is on its way down an older stream is lost: the worker has told what it holds.
@@ -78,7 +83,7 @@ impl WorkStream {
         let revoked = told.ok_or_else(|| Status::unavailable(NOT_SURE))?;
         stream
             .session
-            .set_window(hello.window.min(limits::MAX_SLOTS));
+            .set_window(hello.window.min(limits::MAX_SLOTS), 0);
         stream.welcome(outbound);
         stream.revoke(revoked);
         stream.ask_again();
@@ -100,6 +105,7 @@ impl WorkStream {
         };
         let _ = outbound.send(Ok(first));
         self.session.attach(self.connection, outbound);
+        self.session.drain_again();
         tracing::info!(
             event = "worker_connected",
             worker_id = &*self.session.worker_id,
@@ -166,8 +172,8 @@ impl WorkStream {
                     }
                     self.show_view();
                 }
-                tasks = self.demand.next(&self.session) => {
-                    self.session.send(work_response::Message::Demand(Demand { tasks }));
+                demand = self.demand.next(&self.session) => {
+                    self.session.send(work_response::Message::Demand(demand));
                 }
                 () = shutdown.cancelled() => break,
             }
@@ -188,7 +194,8 @@ impl WorkStream {
             }
             Some(work_request::Message::Heartbeat(beat)) => self.answer(&beat),
             Some(work_request::Message::Window(window)) => {
-                self.session.set_window(window.tasks.min(limits::MAX_SLOTS));
+                let tasks = window.tasks.min(limits::MAX_SLOTS);
+                self.session.set_window(tasks, window.permit);
             }
             Some(work_request::Message::Holding(holding)) => {
                 let Some(revoked) = self.tell_groups(&holding.held, false).await else {
@@ -225,6 +232,7 @@ impl WorkStream {
             self.show_view();
         }
         self.session.renew(self.shared.worker_lease);
+        self.session.hear(beat.running, beat.draining);
         let answer = HeartbeatAnswer {
             number: beat.number,
         };

@@ -821,6 +821,7 @@ fn class_of(head: &Head) -> Class {
         queue: head.queue,
         priority: head.priority,
         job_type: head.job_type,
+        suspect: false,
     }
 }
 

@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::ExecutionId;
 use proto::v1::{
-    AttemptError, AttemptResult, ClusterView, Goodbye, Heartbeat, Held, Hello, Holding, Results,
-    SettlementVerdict, Task, WorkRequest, WorkResponse, work_request, work_response,
+    AttemptError, AttemptResult, ClusterView, Demand, Goodbye, Heartbeat, Held, Hello, Holding,
+    Results, SettlementVerdict, Task, Window, WorkRequest, WorkResponse, work_request,
+    work_response,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Status;
@@ -36,9 +38,26 @@ struct Stream {
     requests: Requests,
     /// When its Hello was sent.
     sent: Instant,
+    /// What it was told last of its permit for suspects, and what it wants.
+    permit: u64,
+    demand: Demand,
     /// When beats were sent that aren't answered.
     beats: BTreeMap<u64, Instant>,
     link: std::sync::Arc<Link>,
+}
+
+impl Stream {
+    /// Gives it the permit, or asks it back.
+    fn turn_permit(&mut self) {
+        self.permit += 1;
+        let window = Window {
+            tasks: SLOTS / 2,
+            permit: self.permit,
+        };
+        let _ = self
+            .requests
+            .send(request(work_request::Message::Window(window)));
+    }
 }
 
 /// A task that it holds: begun, or done and not settled.
@@ -53,6 +72,7 @@ struct HeldTask {
     done: Option<proto::v1::Result>,
     cancelled: bool,
     taken_back: bool,
+    suspect: bool,
 }
 
 pub(super) struct Worker {
@@ -67,6 +87,8 @@ pub(super) struct Worker {
     owners: BTreeMap<usize, (u64, Option<String>)>,
     /// The schedulers that it can't reach, and until when.
     apart: BTreeMap<String, Instant>,
+    /// Who may hand out suspects, or may have done so.
+    permitted: Option<String>,
     number: u64,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
 }
@@ -93,6 +115,7 @@ impl Worker {
             held: BTreeMap::new(),
             owners: BTreeMap::new(),
             apart: BTreeMap::new(),
+            permitted: None,
             number: 0,
             events: mpsc::unbounded_channel(),
         }
@@ -102,6 +125,7 @@ impl Worker {
     pub(super) async fn run(mut self, mut faults: mpsc::UnboundedReceiver<Fault>) {
         let mut look = Instant::now();
         loop {
+            self.pass_permit();
             let ends = self.held.values().filter(|held| held.done.is_none());
             let next = ends.map(|held| held.until).chain(self.next_lapse());
             let next = next.min().map_or(look, |end| end.min(look));
@@ -159,6 +183,7 @@ impl Worker {
             let beat = Heartbeat {
                 number: self.number,
                 running: 0,
+                draining: false,
             };
             let _ = stream
                 .requests
@@ -223,6 +248,8 @@ impl Worker {
             Stream {
                 number,
                 requests,
+                permit: 0,
+                demand: Demand::default(),
                 sent,
                 beats,
                 link: std::sync::Arc::clone(&replica.link),
@@ -323,7 +350,14 @@ impl Worker {
                     self.take_back(from, (id, task.fence));
                 }
             }
+            Some(work_response::Message::Demand(demand)) => self.note_demand(from, demand),
             _ => {}
+        }
+    }
+
+    fn note_demand(&mut self, from: &str, demand: Demand) {
+        if let Some(stream) = self.streams.get_mut(from) {
+            stream.demand = demand;
         }
     }
 
@@ -417,6 +451,10 @@ impl Worker {
             .history
             .note(|| format!("{}: begins {id} (fence {})", self.name, task.fence));
         self.world.truth.begin(id, task.fence, &self.name);
+        assert!(
+            !(task.suspect && self.has_suspect_of_another(from)),
+            "{id} and a suspect of another scheduler at a time"
+        );
         let run = match self.chance.random_range(0..20) {
             // Longer than it takes until somebody else has the lane and has waited for its workers.
             0 => self.chance.random_range(4_000..14_000),
@@ -431,8 +469,47 @@ impl Worker {
             done: None,
             cancelled: false,
             taken_back: false,
+            suspect: task.suspect,
         };
         self.held.insert((id, task.fence), held);
+    }
+
+    /// Whether it has a suspect that it has not done and that is counted by another scheduler.
+    fn has_suspect_of_another(&self, scheduler: &str) -> bool {
+        let mut suspects = self
+            .held
+            .values()
+            .filter(|held| held.suspect && held.done.is_none());
+        suspects.any(|held| held.by.as_deref().unwrap_or(&held.origin) != scheduler)
+    }
+
+    /// One scheduler after the other may hand out suspects: each as long as it has some, or as chance has it.
+    fn pass_permit(&mut self) {
+        if let Some(holder) = self.permitted.clone() {
+            match self.streams.get_mut(&holder) {
+                Some(stream) if stream.permit % 2 == 1 => {
+                    if !stream.demand.suspects || self.chance.random_ratio(1, 8) {
+                        stream.turn_permit();
+                    }
+                    return;
+                }
+                Some(stream) if stream.demand.permit != stream.permit => return,
+                _ => self.permitted = None,
+            }
+        }
+        let wanting = self.streams.iter().filter(|(_, it)| it.demand.suspects);
+        let wanting: Vec<String> = wanting.map(|(name, _)| name.clone()).collect();
+        let free = wanting
+            .into_iter()
+            .filter(|name| !self.has_suspect_of_another(name));
+        let next = free
+            .collect::<Vec<_>>()
+            .into_iter()
+            .choose(&mut self.chance);
+        if let Some(stream) = next.as_ref().and_then(|next| self.streams.get_mut(next)) {
+            stream.turn_permit();
+            self.permitted = next;
+        }
     }
 
     /// What it has no right to any more it stops, and says nothing of.

@@ -10,6 +10,7 @@ fn candidate((tenant, queue, job_type): (i32, i32, i32), priority: Priority) -> 
         queue,
         priority,
         job_type,
+        suspect: false,
     };
     Candidate {
         lane: LANE,

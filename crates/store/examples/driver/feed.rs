@@ -15,6 +15,7 @@ const CLASS: Class = Class {
     queue: 1,
     priority: Priority::Normal,
     job_type: 1,
+    suspect: false,
 };
 
 /// One lane and what comes to it.

@@ -26,6 +26,7 @@ pub(crate) const CLASS: Class = Class {
     queue: 1,
     priority: Priority::Normal,
     job_type: 1,
+    suspect: false,
 };
 
 pub(crate) const IDENTITY: DatabaseIdentity = DatabaseIdentity {

@@ -82,6 +82,7 @@ async fn an_execution_is_stored_as_it_was_submitted() {
         queue: shop.queue,
         priority: Priority::Critical,
         job_type: noop(&shop).await,
+        suspect: false,
     };
     let expected = Head {
         tenant: class.tenant,

@@ -8,6 +8,7 @@ mod revise;
 mod submit;
 mod trace;
 mod watch;
+mod workers;
 
 pub(crate) use cancel::cancel;
 pub(crate) use dev::dev;
@@ -17,3 +18,4 @@ pub(crate) use revise::{Revision, revise, revise_dead_letters};
 pub(crate) use submit::submit;
 pub(crate) use trace::trace;
 pub(crate) use watch::watch;
+pub(crate) use workers::{drain_worker, list_workers};

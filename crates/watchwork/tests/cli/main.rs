@@ -8,6 +8,7 @@ mod revising;
 mod scripted_api;
 mod submitting;
 mod traces;
+mod workers;
 
 use std::process::{Output, Stdio};
 use std::time::Duration;

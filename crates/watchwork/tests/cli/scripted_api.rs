@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use proto::v1::execution_service_server::{ExecutionService, ExecutionServiceServer};
+use proto::v1::fleet_service_server::{FleetService, FleetServiceServer};
 use proto::v1::{
     Attempt, AttemptResult, CancelExecutionRequest, CancelExecutionResponse,
-    DiscardExecutionRequest, DiscardExecutionResponse, Execution, ExecutionState,
-    GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest, ListExecutionsResponse,
-    RetryExecutionRequest, RetryExecutionResponse, Submission, SubmitBatchRequest,
-    SubmitBatchResponse, SubmitRequest, SubmitResponse, WatchExecutionsRequest,
-    WatchExecutionsResponse,
+    DiscardExecutionRequest, DiscardExecutionResponse, DrainWorkerRequest, DrainWorkerResponse,
+    Execution, ExecutionState, GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest,
+    ListExecutionsResponse, ListWorkersRequest, ListWorkersResponse, RetryExecutionRequest,
+    RetryExecutionResponse, Submission, SubmitBatchRequest, SubmitBatchResponse, SubmitRequest,
+    SubmitResponse, WatchExecutionsRequest, WatchExecutionsResponse, Worker,
 };
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -44,6 +45,8 @@ struct Script {
     refused: Vec<(String, Status)>,
     pages: VecDeque<ListExecutionsResponse>,
     listed: Vec<ListExecutionsRequest>,
+    workers: VecDeque<Vec<Worker>>,
+    drained: Option<DrainWorkerRequest>,
 }
 
 impl ScriptedApi {
@@ -57,7 +60,10 @@ impl ScriptedApi {
     /// Answers who comes from now on.
     pub(crate) fn serve(&self, listener: TcpListener) {
         let service = ExecutionServiceServer::new(Service(Arc::clone(&self.script)));
-        let server = tonic::transport::Server::builder().add_service(service);
+        let fleet = FleetServiceServer::new(Service(Arc::clone(&self.script)));
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .add_service(fleet);
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     }
 
@@ -110,6 +116,16 @@ impl ScriptedApi {
     /// A further list, after those that were given before, has this page.
     pub(crate) fn lists(&self, page: ListExecutionsResponse) {
         self.script.lock().unwrap().pages.push_back(page);
+    }
+
+    /// The workers are these; asked again, those that were given after them, and the last ones from then on.
+    pub(crate) fn has_workers(&self, workers: Vec<Worker>) {
+        self.script.lock().unwrap().workers.push_back(workers);
+    }
+
+    /// Who was to leave last.
+    pub(crate) fn drained(&self) -> DrainWorkerRequest {
+        self.script.lock().unwrap().drained.clone().unwrap()
     }
 
     /// What was asked of lists, in order.
@@ -182,6 +198,34 @@ impl Service {
         }
         script.revisions.push((what, id));
         Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl FleetService for Service {
+    async fn list_workers(
+        &self,
+        _: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        let mut script = self.0.lock().unwrap();
+        let workers = match script.workers.len() {
+            0 | 1 => script.workers.front().cloned(),
+            _ => script.workers.pop_front(),
+        };
+        let workers = workers.unwrap_or_default();
+        Ok(Response::new(ListWorkersResponse { workers }))
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<DrainWorkerRequest>,
+    ) -> Result<Response<DrainWorkerResponse>, Status> {
+        let mut script = self.0.lock().unwrap();
+        script.drained = Some(request.into_inner());
+        match script.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(Response::new(DrainWorkerResponse { running: 3 })),
+        }
     }
 }
 

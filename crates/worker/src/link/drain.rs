@@ -20,9 +20,18 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    fn new(now: Instant, grace: Duration) -> Self {
+    /// All of it within `grace`, as a process has it that is told to end.
+    pub(super) fn within(now: Instant, grace: Duration) -> Self {
         let last = LAST.min(grace / 2);
-        let ask_at = now + (grace - last);
+        Self::new(now + (grace - last), last)
+    }
+
+    /// Handlers have all of `grace`, and stopping them comes after it.
+    pub(super) fn after(now: Instant, grace: Duration) -> Self {
+        Self::new(now + grace, LAST)
+    }
+
+    fn new(ask_at: Instant, last: Duration) -> Self {
         Self {
             ask_at,
             drop_at: ask_at + last / 2,
@@ -41,12 +50,19 @@ impl Drain {
 }
 
 impl Link {
-    /// Takes nothing new from here on; what has not begun goes back.
-    pub(super) fn begin_drain(&mut self) {
-        let now = Instant::now();
-        self.drain = Some(Drain::new(now, self.profile.shutdown_grace));
+    /// Takes nothing new from here on; what has not begun goes back. Told again, the grace that ends first counts.
+    pub(super) fn begin_drain(&mut self, drain: Drain) {
+        if let Some(begun) = &mut self.drain {
+            if drain.end_at < begun.end_at {
+                *begun = drain;
+            }
+            return;
+        }
+        self.drain = Some(drain);
+        self.shown.set_draining();
+        self.readiness.drain();
         self.share_out();
-        self.return_unbegun(now);
+        self.return_unbegun(Instant::now());
         self.tell(Notice::Draining {
             running: self.running,
         });

@@ -1,7 +1,27 @@
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use proto::v1;
+
+/// What beats say of the worker: the link sets it, and every session reads it.
+#[derive(Default)]
+pub(super) struct Shown {
+    running: AtomicU32,
+    draining: AtomicBool,
+}
+
+impl Shown {
+    /// So many attempts run.
+    pub(super) fn set_running(&self, running: u32) {
+        self.running.store(running, Ordering::Relaxed);
+    }
+
+    /// It leaves.
+    pub(super) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}
 
 /// The heartbeats to one scheduler and the lease that their answers give.
 pub(super) struct Heartbeats {
@@ -46,12 +66,13 @@ impl Heartbeats {
     }
 
     /// The next beat, sent at `now`.
-    pub(super) fn beat(&mut self, now: Instant, running: u32) -> v1::Heartbeat {
+    pub(super) fn beat(&mut self, now: Instant, shown: &Shown) -> v1::Heartbeat {
         self.last_number += 1;
         self.unanswered.push_back((self.last_number, now));
         v1::Heartbeat {
             number: self.last_number,
-            running,
+            running: shown.running.load(Ordering::Relaxed),
+            draining: shown.draining.load(Ordering::Relaxed),
         }
     }
 
@@ -85,10 +106,11 @@ mod tests {
             heartbeat_us: 3_000_000,
             ..v1::Welcome::default()
         };
+        let shown = Shown::default();
         let mut beats = Heartbeats::new(&terms, hello);
         assert_eq!(beats.until(), after(9_000));
-        assert_eq!(beats.beat(after(3_000), 0).number, 1);
-        assert_eq!(beats.beat(after(6_000), 0).number, 2);
+        assert_eq!(beats.beat(after(3_000), &shown).number, 1);
+        assert_eq!(beats.beat(after(6_000), &shown).number, 2);
         assert_eq!(beats.answered(2), Some(after(15_000)));
         assert_eq!(beats.answered(1), None, "an older answer shortens nothing");
         assert_eq!(beats.answered(9), None);

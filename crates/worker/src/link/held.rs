@@ -18,7 +18,9 @@ pub(super) struct Holdings {
     by_execution: HashMap<ExecutionId, Held>,
     /// How many have not ended, by where they belong.
     under_way: HashMap<Origin, u32>,
-    /// How many of those have begun.
+    /// Those of them that are suspects: one, if no lane changes hands.
+    suspects: HashMap<ExecutionId, Origin>,
+    /// How many of them have begun.
     running: u32,
 }
 
@@ -79,12 +81,21 @@ impl Holdings {
     /// Holds a task that waits to begin; gives the one that was held under another fence.
     pub(super) fn insert(&mut self, id: ExecutionId, held: Held) -> Option<Held> {
         let origin = (id.lane(), held.origin);
+        let suspect = held.unfinished().is_some_and(|shared| shared.task.suspect);
         let older = self.by_execution.insert(id, held);
         if let Some(older) = &older {
             self.discount(id, older.origin, &older.stage);
         }
         *self.under_way.entry(origin).or_default() += 1;
+        if suspect {
+            self.suspects.insert(id, origin);
+        }
         older
+    }
+
+    /// Where the suspects that have not ended belong.
+    pub(super) fn suspects(&self) -> impl Iterator<Item = Origin> {
+        self.suspects.values().copied()
     }
 
     /// A waiting task gets a slot; `None` if it doesn't wait any more.
@@ -155,6 +166,7 @@ impl Holdings {
             Stage::Running { .. } => self.running -= 1,
             Stage::Ended(_) => return,
         }
+        self.suspects.remove(&id);
         if let Entry::Occupied(mut count) = self.under_way.entry((id.lane(), origin)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {

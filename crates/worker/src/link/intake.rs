@@ -1,17 +1,18 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use domain::limits;
 use proto::v1;
 use proto::v1::work_response::Message as Response;
 
 use super::Link;
+use super::drain::Drain;
 use super::held::{Held, Stage};
 use super::peers::PeerId;
 use super::schedulers::SchedulerRef;
 use crate::context::Shared;
 use crate::notice::Notice;
-use crate::outcome::Report;
+use crate::outcome::{Outcome, Report};
 use crate::stop::Urgency;
 use crate::task::Task;
 
@@ -29,7 +30,15 @@ impl Link {
             Response::Revoke(revoked) => self.revoke(scheduler, &revoked.held),
             Response::Cancel(cancelled) => self.cancel(&cancelled.held),
             Response::TakeBack(listed) => self.take_back(&listed.held),
-            Response::Demand(demand) => self.peers.note_demand(peer, demand.tasks),
+            Response::Demand(demand) => self.peers.note_demand(peer, demand),
+            Response::Drain(drain) => {
+                let now = Instant::now();
+                let grace = drain.grace_us.map(Duration::from_micros);
+                self.begin_drain(match grace {
+                    Some(grace) => Drain::after(now, grace.min(limits::MAX_TIMEOUT)),
+                    None => Drain::within(now, self.profile.shutdown_grace),
+                });
+            }
             // The session keeps these to itself.
             Response::Welcome(_) | Response::HeartbeatAnswer(_) => {}
         }
@@ -66,7 +75,8 @@ impl Link {
         owner.is_some_and(|owner| owner != origin)
     }
 
-    /// Holds a task: it waits for a slot, or goes back at once when the worker is leaving.
+    /// Holds a task: it waits for a slot, or goes back at once when the worker is leaving, or if it is a suspect
+    /// and there is one.
     fn hold(&mut self, origin: SchedulerRef, task: Task, payload: bytes::Bytes, now: Instant) {
         let (id, fence) = (task.execution_id, task.fence);
         self.runner.metrics.received.inc();
@@ -77,6 +87,7 @@ impl Link {
             false => self.runner.metrics.lines_suppressed.inc(),
         }
         let granted = self.rights.lease(origin).unwrap_or(now);
+        let beside_another = shared.task.suspect && self.holdings.suspects().next().is_some();
         let stage = Stage::Waiting { shared, payload };
         let older = self.holdings.insert(
             id,
@@ -90,6 +101,10 @@ impl Link {
         if let Some(shared) = older.as_ref().and_then(Held::unfinished) {
             // The scheduler claimed it anew: the earlier claim is void.
             shared.stop.request(Urgency::Drop);
+        }
+        if beside_another {
+            self.answer_unbegun(id, fence, Outcome::Stopped, now);
+            return;
         }
         self.waiting.push_back(id);
         if self.drain.is_some() {
@@ -122,7 +137,7 @@ impl Link {
 
     fn show_running(&self) {
         let metrics = &self.runner.metrics;
-        self.running_shown.store(self.running, Ordering::Relaxed);
+        self.shown.set_running(self.running);
         metrics.concurrent.set(i64::from(self.running));
         let share = f64::from(self.running) / f64::from(self.profile.slots);
         metrics.utilization.set(100.0 * share);

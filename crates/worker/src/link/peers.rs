@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use proto::v1;
@@ -10,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 
+use super::heartbeat::Shown;
 use super::schedulers::SchedulerRef;
 use super::session::{Event, Session};
 
@@ -27,7 +27,7 @@ const STABLE: Duration = Duration::from_secs(5);
 pub(super) struct Peers {
     authorization: MetadataValue<Ascii>,
     events: mpsc::Sender<Event>,
-    running: Arc<AtomicU32>,
+    shown: Arc<Shown>,
     last: u64,
     by_id: BTreeMap<PeerId, Peer>,
     /// Failures in a row at each address, and the last one's reason.
@@ -45,9 +45,20 @@ pub(super) struct Peer {
     welcomed: Option<Instant>,
     /// The window that it was told last.
     window: u32,
-    /// How many tasks it could have under way; not said yet by each new session.
-    demand: Option<u32>,
+    /// What it was told last of the permit for suspects: odd if it has it.
+    permit: u64,
+    /// What it could have under way; not said yet by each new session.
+    demand: Option<v1::Demand>,
     session: AbortOnDropHandle<()>,
+}
+
+/// How a scheduler stands to the permit for suspects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Permit {
+    None,
+    Given,
+    /// It may have something under way by it still.
+    AskedBack,
 }
 
 /// A session that can take a window.
@@ -63,13 +74,13 @@ impl Peers {
     pub(super) fn new(
         authorization: MetadataValue<Ascii>,
         events: mpsc::Sender<Event>,
-        running: Arc<AtomicU32>,
+        shown: Arc<Shown>,
     ) -> Self {
         let (by_id, failures) = (BTreeMap::new(), HashMap::new());
         Self {
             authorization,
             events,
-            running,
+            shown,
             last: 0,
             by_id,
             failures,
@@ -89,7 +100,7 @@ impl Peers {
             authorization: self.authorization.clone(),
             delay: backoff(self.failures.get(address).map_or(0, |(count, _)| *count)),
             events: self.events.clone(),
-            running: Arc::clone(&self.running),
+            shown: Arc::clone(&self.shown),
         };
         let peer = Peer {
             address: address.to_owned(),
@@ -97,6 +108,7 @@ impl Peers {
             outbox: None,
             welcomed: None,
             window: 0,
+            permit: 0,
             demand: None,
             session: AbortOnDropHandle::new(tokio::spawn(session.run())),
         };
@@ -186,7 +198,7 @@ impl Peers {
         let open = |(id, peer): (&PeerId, &Peer)| OpenPeer {
             id: *id,
             window: peer.window,
-            demand: peer.demand,
+            demand: peer.demand.map(|demand| demand.tasks),
         };
         self.by_id
             .iter()
@@ -195,10 +207,36 @@ impl Peers {
     }
 
     /// A scheduler says how many tasks it could have under way.
-    pub(super) fn note_demand(&mut self, id: PeerId, tasks: u32) {
+    pub(super) fn note_demand(&mut self, id: PeerId, demand: v1::Demand) {
         if let Some(peer) = self.by_id.get_mut(&id) {
-            peer.demand = Some(tasks);
+            peer.demand = Some(demand);
         }
+    }
+
+    /// The sessions whose schedulers have suspects that wait.
+    pub(super) fn with_suspects(&self) -> impl Iterator<Item = PeerId> {
+        let wants = |peer: &Peer| peer.demand.is_some_and(|demand| demand.suspects);
+        let wanting = self.by_id.iter().filter(move |(_, peer)| wants(peer));
+        wanting.map(|(id, _)| *id)
+    }
+
+    /// How a session stands to the permit for suspects; `None`: there is no such session.
+    pub(super) fn permit(&self, id: PeerId) -> Option<Permit> {
+        let peer = self.by_id.get(&id)?;
+        let taken_in = peer
+            .demand
+            .is_some_and(|demand| demand.permit == peer.permit);
+        Some(match (peer.permit.is_multiple_of(2), taken_in) {
+            (false, _) => Permit::Given,
+            (true, false) => Permit::AskedBack,
+            (true, true) => Permit::None,
+        })
+    }
+
+    /// Gives a scheduler the permit for suspects, or asks it back. `false` if that can't be sent now.
+    pub(super) fn turn_permit(&mut self, id: PeerId) -> bool {
+        let told = self.by_id.get(&id).map(|peer| (peer.window, peer.permit));
+        told.is_some_and(|(window, permit)| self.tell(id, (window, permit + 1)))
     }
 
     /// A scheduler is told its window by Hello.
@@ -210,10 +248,22 @@ impl Peers {
 
     /// Tells a scheduler its window, unless it knows. If that can't be sent now, it stays untold.
     pub(super) fn tell_window(&mut self, id: PeerId, tasks: u32) {
-        let knows = self.by_id.get(&id).is_none_or(|peer| peer.window == tasks);
-        if !knows && self.send(id, Request::Window(v1::Window { tasks })) {
-            self.note_window(id, tasks);
+        if let Some(permit) = self.by_id.get(&id).map(|peer| peer.permit) {
+            self.tell(id, (tasks, permit));
         }
+    }
+
+    /// Whether it knows, then.
+    fn tell(&mut self, id: PeerId, (tasks, permit): (u32, u64)) -> bool {
+        let knows = |peer: &Peer| (peer.window, peer.permit) == (tasks, permit);
+        if self.by_id.get(&id).is_none_or(knows) {
+            return true;
+        }
+        let told = self.send(id, Request::Window(v1::Window { tasks, permit }));
+        if told && let Some(peer) = self.by_id.get_mut(&id) {
+            (peer.window, peer.permit) = (tasks, permit);
+        }
+        told
     }
 
     /// Says goodbye where `may_leave` allows it, closes all sessions, and waits for what is still

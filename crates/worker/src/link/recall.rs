@@ -69,7 +69,13 @@ impl Link {
     }
 
     /// Gives a task that has not begun its result; from here on it can't begin.
-    fn answer_unbegun(&mut self, id: ExecutionId, fence: u64, outcome: Outcome, now: Instant) {
+    pub(super) fn answer_unbegun(
+        &mut self,
+        id: ExecutionId,
+        fence: u64,
+        outcome: Outcome,
+        now: Instant,
+    ) {
         let Some(held) = self.holdings.exact_mut(id, fence) else {
             return;
         };

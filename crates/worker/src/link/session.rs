@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, future, stream};
@@ -13,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::metadata::{Ascii, MetadataValue};
 
-use super::heartbeat::Heartbeats;
+use super::heartbeat::{Heartbeats, Shown};
 use super::peers::PeerId;
 
 /// Messages that wait to be written before the link holds results back.
@@ -55,8 +54,8 @@ pub(super) struct Session {
     /// Back-off before it connects.
     pub(super) delay: Duration,
     pub(super) events: mpsc::Sender<Event>,
-    /// Attempts running now, for the beats.
-    pub(super) running: Arc<AtomicU32>,
+    /// What beats say.
+    pub(super) shown: Arc<Shown>,
 }
 
 /// Why a session ended.
@@ -177,7 +176,7 @@ impl Session {
         }
         // A full outbox means that the scheduler doesn't read: then a beat is of no use either.
         if let Ok(slot) = outbox.try_reserve() {
-            let beat = beats.beat(now, self.running.load(Ordering::Relaxed));
+            let beat = beats.beat(now, &self.shown);
             slot.send(v1::WorkRequest {
                 message: Some(Request::Heartbeat(beat)),
             });

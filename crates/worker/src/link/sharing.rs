@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::Link;
+use super::held::Origin;
 use super::peers::{OpenPeer, PeerId};
 use super::prefetch::{PERIOD, Prefetch};
 use super::windows::{self, Claim};
@@ -127,10 +128,8 @@ impl Link {
         };
         let mut claims: Vec<Claim> = peers.iter().map(claim).collect();
         let mut of_nobody = 0;
-        for ((lane, origin), count) in self.holdings.under_way() {
-            // As it counts them: an owner takes what runs in its lane for its own.
-            let scheduler = self.schedulers.owner(lane).unwrap_or(origin);
-            let peer = self.peers.with(scheduler);
+        for (origin, count) in self.holdings.under_way() {
+            let peer = self.counted_by(origin);
             let place = peers.iter().position(|open| Some(open.id) == peer);
             match place {
                 Some(place) => claims[place].under_way += count,
@@ -138,6 +137,12 @@ impl Link {
             }
         }
         (claims, of_nobody)
+    }
+
+    /// Whose count something is part of: an owner takes what runs in its lane for its own.
+    pub(super) fn counted_by(&self, (lane, origin): Origin) -> Option<PeerId> {
+        let scheduler = self.schedulers.owner(lane).unwrap_or(origin);
+        self.peers.with(scheduler)
     }
 
     fn tell_windows(&mut self, windows: &[(OpenPeer, u32)], now: Instant) {

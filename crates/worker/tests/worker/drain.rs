@@ -1,8 +1,9 @@
 use std::time::Duration;
 
-use proto::v1::AttemptResult;
 use proto::v1::SettlementVerdict::Recorded;
 use proto::v1::work_request::Message as Request;
+use proto::v1::work_response::Message as Response;
+use proto::v1::{AttemptResult, Drain};
 
 use crate::scheduler::{Scheduler, task};
 use crate::worker;
@@ -105,6 +106,33 @@ async fn a_scheduler_that_settles_nothing_gets_no_goodbye_and_does_not_hold_the_
             .any(|request| matches!(request, Request::Goodbye(_))),
         "{rest:?}"
     );
+    drop(stream);
+    worker.gone().await;
+}
+
+#[tokio::test]
+async fn a_scheduler_can_have_it_leave_and_shorten_the_grace() {
+    let mut a = Scheduler::start("a").await;
+    let worker = worker::start(&a, 2);
+    let mut stream = a.welcome(LEASE).await;
+    stream.dispatch([task(0, 1, "gate", "")]).await;
+    worker.handlers.gate.holds(1).await;
+    stream.say(Response::Drain(Drain { grace_us: None })).await;
+    while stream.window().await != 0 {}
+    assert!(worker.process.readiness.check().is_err());
+    assert_eq!(
+        worker.handlers.gate.holds_now(),
+        1,
+        "what runs has the grace"
+    );
+
+    let at_once = Drain { grace_us: Some(0) };
+    stream.say(Response::Drain(at_once)).await;
+    let unfinished = stream.result().await;
+    assert_eq!(unfinished.result(), AttemptResult::Returned);
+    stream.settle(&unfinished, Recorded).await;
+    let last = stream.rest().await.pop();
+    assert!(matches!(last, Some(Request::Goodbye(_))), "{last:?}");
     drop(stream);
     worker.gone().await;
 }

@@ -20,6 +20,7 @@ mod results;
 #[cfg(test)]
 mod scheduler;
 #[cfg(test)]
+mod suspects;
 mod take_back;
 #[cfg(test)]
 mod windows;

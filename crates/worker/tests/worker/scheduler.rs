@@ -148,7 +148,32 @@ impl Conversation {
     }
 
     pub(crate) async fn demand(&self, tasks: u32) {
-        self.say(Response::Demand(v1::Demand { tasks })).await;
+        let demand = v1::Demand {
+            tasks,
+            ..v1::Demand::default()
+        };
+        self.say(Response::Demand(demand)).await;
+    }
+
+    /// Suspects wait, or don't; and so far the permit for them has been taken in.
+    pub(crate) async fn suspects(&self, wait: bool, permit: u64) {
+        let demand = v1::Demand {
+            tasks: 1,
+            suspects: wait,
+            permit,
+        };
+        self.say(Response::Demand(demand)).await;
+    }
+
+    /// Reads on until the permit for suspects is told so.
+    pub(crate) async fn permit(&mut self, permit: u64) {
+        loop {
+            if let Request::Window(window) = self.next().await.expect("the worker left")
+                && window.permit == permit
+            {
+                return;
+            }
+        }
     }
 
     pub(crate) async fn settle(&self, result: &v1::Result, verdict: v1::SettlementVerdict) {

@@ -65,6 +65,7 @@ fn lanes(waiting: &[(i32, u32)]) -> BTreeMap<LaneId, Lane> {
             queue: *queue,
             priority: Priority::Low,
             job_type: 3,
+            suspect: false,
         };
         // Some ran already: they don't count.
         draft.accept(class, *count + 5);

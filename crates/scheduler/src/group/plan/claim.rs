@@ -38,12 +38,21 @@ impl Planner<'_> {
             };
             let (lane, class) = (candidate.lane, candidate.class);
             begin = begin.wrapping_add(1);
-            let Some(session) = turn_of(sessions, &candidate.sessions, begin, self.group) else {
+            let taker = turn_of(sessions, &candidate.sessions, begin, (self.group, class));
+            let Some(session) = taker else {
                 // Room that another group has now must come here too.
-                for place in candidate.sessions.iter() {
-                    sessions[*place].set_wanted(self.group, true);
-                }
-                turns.leave(class.priority, Leaves::Waiting);
+                let places = candidate.sessions.iter().map(|place| &sessions[*place]);
+                let lack_room = places.filter(|session| session.takes(class));
+                lack_room.for_each(|session| session.set_wanted(self.group, true));
+                // A suspect waits for others of its kind: that keeps nobody else waiting.
+                turns.leave(
+                    class.priority,
+                    if class.suspect {
+                        Leaves::Empty
+                    } else {
+                        Leaves::Waiting
+                    },
+                );
                 continue;
             };
             let claimed = self.effects.claimed.len();
@@ -71,7 +80,10 @@ impl Planner<'_> {
         class: Class,
         session: &Arc<Session>,
     ) -> Option<Stopped> {
-        let mut left = (session.free(self.group) / 4).clamp(1, TURN);
+        let mut left = match class.suspect {
+            true => 1,
+            false => (session.free(self.group) / 4).clamp(1, TURN),
+        };
         while left > 0 {
             match self.claim_run(lane, class, (session, left)) {
                 // Another group may have taken the room in the meantime: then it is the next one's turn.
@@ -104,9 +116,11 @@ impl Planner<'_> {
         if known == 0 {
             return Err(Stopped::HeadsLack(head));
         }
-        let slots: Vec<Slot> = (0..known)
-            .map_while(|_| session.try_take(self.group))
-            .collect();
+        let take = || match class.suspect {
+            true => session.try_take(self.group)?.for_suspect(),
+            false => session.try_take(self.group),
+        };
+        let slots: Vec<Slot> = (0..known).map_while(|_| take()).collect();
         let count = u32::try_from(slots.len()).unwrap_or(0);
         let fence = draft.fence();
         let Some(run) = draft.claim(class, count, &session.worker_id) else {
@@ -130,6 +144,7 @@ impl Planner<'_> {
                 timeout: known.timeout(self.at),
                 known,
                 fence,
+                suspect: class.suspect,
                 attempt: run.budgets.attempts + 1,
                 enqueued: run.enqueued,
             });
@@ -205,10 +220,11 @@ fn turn_of<'s>(
     sessions: &'s [Arc<Session>],
     places: &[usize],
     begin: usize,
-    group: usize,
+    (group, class): (usize, Class),
 ) -> Option<&'s Arc<Session>> {
     let turns = (0..places.len()).map(|step| places[begin.wrapping_add(step) % places.len()]);
     turns
         .map(|place| &sessions[place])
+        .filter(|session| session.takes(class))
         .find(|session| session.free(group) > 0)
 }

@@ -164,7 +164,8 @@ impl Planner<'_> {
         } = ending
         {
             let mark = DueMark { due, seq: id.seq() };
-            let (class, home, budgets) = (running.class, running.home, decision.budgets);
+            let (home, budgets) = (running.home, decision.budgets);
+            let class = running.class.after(budgets);
             let wait = Wait::Retrying;
             let entry = TimedEntry {
                 mark,

@@ -58,6 +58,8 @@ pub(crate) struct ClaimedTask {
     pub(crate) enqueued: Micros,
     /// How long it may run: not at all if its total time is over.
     pub(crate) timeout: Duration,
+    /// It runs beside no other one of which this is true.
+    pub(crate) suspect: bool,
 }
 
 /// An execution that was cancelled.

@@ -30,6 +30,7 @@ impl Effects {
             if let Some(side) = sides.get_mut(&id.lane()) {
                 side.heads.take(id.seq());
                 let slot = ended.session.as_ref().map(|session| session.take(group));
+                let slot = slot.map(|slot| slot.of_suspect(ended.class.suspect));
                 let held = Held {
                     slot,
                     known: ended.known.clone(),
