@@ -53,6 +53,9 @@ impl Launches {
             .iter()
             .filter(|extra| extra.service == service);
         env.extend(extra.map(|extra| (extra.name.clone(), extra.value.clone())));
+        let own = self.options.instance_env.iter();
+        let own = own.filter(|extra| extra.instance == instance);
+        env.extend(own.map(|extra| (extra.name.clone(), extra.value.clone())));
         Ok(Launch {
             service,
             binary: self.options.binary(service)?,

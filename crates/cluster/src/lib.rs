@@ -21,6 +21,6 @@ pub mod testing;
 pub use cluster::Cluster;
 pub use dev_file::{DevFile, DevProcess};
 pub use member::{Launch, Member};
-pub use options::{ExtraEnv, Options, Queue, Tenant};
+pub use options::{ExtraEnv, InstanceEnv, Options, Queue, Tenant};
 pub use postgres::{Postgres, PostgresOptions, Timeline};
 pub use service::Service;

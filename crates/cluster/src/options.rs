@@ -26,6 +26,9 @@ pub struct Options {
     pub postgres: PostgresOptions,
     /// The folder of the binaries; none: this program's own.
     pub binaries: Option<PathBuf>,
+    /// What is started as worker, such as one with handlers of its own; none: the one with the
+    /// built-in types.
+    pub worker_binary: Option<PathBuf>,
     /// How many lanes; fixed for a database when it is first used.
     pub lanes: u16,
     /// How long a silent worker keeps what it holds.
@@ -46,6 +49,8 @@ pub struct Options {
     pub receiver: bool,
     /// Further environment variables of the processes; they override ours.
     pub env: Vec<ExtraEnv>,
+    /// Those of single processes; they override the others.
+    pub instance_env: Vec<InstanceEnv>,
 }
 
 /// A tenant and its queues.
@@ -82,6 +87,17 @@ pub struct ExtraEnv {
     pub value: String,
 }
 
+/// A variable for one process.
+#[derive(Debug, Clone)]
+pub struct InstanceEnv {
+    /// Whose, such as `scheduler-2`.
+    pub instance: String,
+    /// The variable.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
 impl Queue {
     /// A queue that spreads over so many lanes; its options are none.
     #[must_use]
@@ -108,6 +124,7 @@ impl Options {
             database_url: None,
             postgres: PostgresOptions::default(),
             binaries: None,
+            worker_binary: None,
             lanes: 16,
             worker_lease: Duration::from_secs(5),
             lane_lease: Duration::from_secs(8),
@@ -121,6 +138,7 @@ impl Options {
             }],
             receiver: true,
             env: Vec::new(),
+            instance_env: Vec::new(),
         }
     }
 
@@ -129,8 +147,13 @@ impl Options {
     /// # Errors
     /// It isn't there.
     pub(crate) fn binary(&self, service: Service) -> Result<PathBuf> {
-        let folder = self.binaries.clone().map_or_else(our_folder, Ok)?;
-        let path = folder.join(service.as_str());
+        let path = match (service, &self.worker_binary) {
+            (Service::Worker, Some(path)) => path.clone(),
+            _ => {
+                let folder = self.binaries.clone().map_or_else(our_folder, Ok)?;
+                folder.join(service.as_str())
+            }
+        };
         ensure!(
             path.is_file(),
             "there is no {}: build it with `cargo build --workspace --bins`",
