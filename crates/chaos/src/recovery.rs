@@ -69,9 +69,8 @@ fn acknowledgements(history: &History) -> Vec<Micros> {
 fn slowest_after(history: &History, fault: &Fault) -> Option<Micros> {
     let during = fault.begin..fault.begin + 10_000_000;
     let spans = spans(history).into_iter();
-    let hit = spans.filter(|(asked, told)| during.contains(asked) && *told > fault.begin);
-    hit.map(|(_, told)| told - fault.begin.min(told))
-        .min_by_key(|took| -took)
+    let hit = spans.filter(|(asked, _)| during.contains(asked));
+    hit.map(|(asked, told)| told - asked).max()
 }
 
 fn next_told(history: &History, fault: &Fault) -> Option<Micros> {
