@@ -15,7 +15,7 @@ use crate::clock;
 use crate::history::{Fault, FaultKind};
 use crate::journal::Journal;
 use crate::plan::Planned;
-use crate::proxy::Weather;
+use crate::proxy::Trouble;
 use crate::site::{Site, calls_log};
 use crate::under_way::UnderWay;
 
@@ -136,7 +136,7 @@ impl Saboteur {
             | FaultKind::Stall
             | FaultKind::Blackhole
             | FaultKind::HalfOpen
-            | FaultKind::Reset => self.strike_way(planned).await,
+            | FaultKind::Reset => self.trouble(planned).await,
             FaultKind::Start | FaultKind::Exit => bail!("that is no fault to plan"),
         }
     }
@@ -192,19 +192,20 @@ impl Saboteur {
         self.note_way(planned, begin)
     }
 
-    async fn strike_way(&self, planned: &Planned) -> Result<()> {
-        let way = self.site.ways.get(&planned.target).context("no such way")?;
+    async fn trouble(&self, planned: &Planned) -> Result<()> {
+        let way = self.site.ways.get(&planned.target);
+        let way = way.context("no such way")?.wire();
         let begin = clock::now();
-        let one_way = [Weather::Deaf, Weather::Mute][usize::from(begin % 2 == 0)];
         match planned.kind {
             FaultKind::Reset => way.reset(),
-            FaultKind::Delay => way.turn(Weather::Delay(DELAY)),
-            FaultKind::Stall => way.turn(Weather::Stall),
-            FaultKind::HalfOpen => way.turn(one_way),
-            _ => way.turn(Weather::Blackhole),
+            FaultKind::Delay => way.turn(Trouble::Delay(DELAY)),
+            FaultKind::Stall => way.turn(Trouble::Stall),
+            FaultKind::HalfOpen if begin % 2 == 0 => way.turn(Trouble::Deaf),
+            FaultKind::HalfOpen => way.turn(Trouble::Mute),
+            _ => way.turn(Trouble::Blackhole),
         }
         sleep(planned.lasts).await;
-        way.turn(Weather::Clear);
+        way.turn(Trouble::None);
         self.note_way(planned, begin)
     }
 

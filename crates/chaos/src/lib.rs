@@ -27,6 +27,6 @@ pub use history::{
 pub use journal::Journal;
 pub use place::{Place, PlaceError};
 pub use plan::{Counts, Planned};
-pub use proxy::{Proxy, Weather};
+pub use proxy::{Network, Proxy, Trouble, Wire};
 pub use run::{Args, run};
 pub use witness::{JOB_TYPE, Witness, Work};

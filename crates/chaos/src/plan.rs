@@ -20,8 +20,8 @@ pub struct Counts {
     pub pauses: usize,
     /// SIGTERM of each of the three services.
     pub terminations: usize,
-    /// Of each kind of bad weather, on ways to schedulers and from them to the database.
-    pub weathers: usize,
+    /// Of each kind of bad trouble, on ways to schedulers and from them to the database.
+    pub network: usize,
 }
 
 /// How many processes there are of each service.
@@ -87,7 +87,7 @@ pub(crate) fn plan(counts: Counts, fleet: Fleet, load: Duration, seed: u64) -> V
         FaultKind::HalfOpen,
         FaultKind::Reset,
     ] {
-        for turn in 0..counts.weathers {
+        for turn in 0..counts.network {
             let scheduler = random.random_range(1..=fleet.schedulers);
             let way = match turn % 2 {
                 0 => format!("to scheduler-{scheduler}"),
@@ -135,7 +135,7 @@ mod tests {
         restarts: 2,
         pauses: 4,
         terminations: 1,
-        weathers: 2,
+        network: 2,
     };
     const FLEET: Fleet = Fleet {
         gateways: 2,

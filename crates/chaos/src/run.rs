@@ -54,7 +54,7 @@ pub struct Args {
 
     /// Faults of the network of each of five kinds.
     #[arg(long, default_value_t = 2)]
-    pub weathers: usize,
+    pub network: usize,
 
     /// What is drawn from it: work, faults and their times.
     #[arg(long, default_value_t = 1)]
@@ -100,7 +100,7 @@ impl Args {
             restarts: self.restarts,
             pauses: self.pauses,
             terminations: self.terminations,
-            weathers: self.weathers,
+            network: self.network,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use crate::clock;
 use crate::plan::Fleet;
-use crate::proxy::Proxy;
+use crate::proxy::{Network, Proxy};
 
 /// How long a silent worker keeps what it runs.
 pub(crate) const WORKER_LEASE: Duration = Duration::from_secs(4);
@@ -45,7 +45,8 @@ impl Site {
         let mut options = options(dir, fleet, &database_url)?;
         let mut advertised = Vec::new();
         for number in 1..=fleet.schedulers {
-            let (to_it, to_database) = (Proxy::start().await?, Proxy::start().await?);
+            let to_it = Proxy::over(Network::default()).await?;
+            let to_database = Proxy::over(Network::default()).await?;
             let server = host_of(&database_url)?;
             to_database.lead_to(server.parse()?);
             let address = format!("http://{}", to_it.address());

@@ -1,71 +1,54 @@
-//! A network that can be bad: connections through it are late, stuck, silent or broken off.
+//! A network that can be bad: connections through a proxy are late, stuck, silent or broken off.
 
-mod link;
+mod half;
+mod network;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use link::carry;
+pub use network::{Network, Trouble};
 
-/// How a network is just now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Weather {
-    /// As it should be.
-    Clear,
-    /// What is sent arrives so much later.
-    Delay(Duration),
-    /// What is sent is kept, and arrives once that is over.
-    Stall,
-    /// What is sent is lost, both ways. A connection that lost something stays silent for good, and
-    /// open until one of its ends gives up.
-    Blackhole,
-    /// The same for what clients send; they hear all that they are sent.
-    Deaf,
-    /// The same for what the server sends.
-    Mute,
+/// What carries connections from one end to the other.
+pub trait Wire: Send + Sync + 'static {
+    /// Carries one until it is over.
+    fn carry(
+        &self,
+        client: TcpStream,
+        server: TcpStream,
+    ) -> impl Future<Output = std::io::Result<()>> + Send;
 }
 
 /// A way to one server, through which its clients reach it. It is gone when this is dropped.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct Proxy<W = Network> {
     address: SocketAddr,
-    state: Arc<State>,
+    server: watch::Sender<Option<SocketAddr>>,
+    wire: Arc<W>,
     accepting: AbortHandle,
 }
 
-#[derive(Debug)]
-struct State {
-    server: watch::Sender<Option<SocketAddr>>,
-    weather: watch::Sender<Weather>,
-    /// Counted up to break off all connections.
-    resets: watch::Sender<u64>,
-}
-
-impl Proxy {
+impl<W: Wire> Proxy<W> {
     /// Listens on a free port of 127.0.0.1. Until it is told where to lead, it accepts connections and
     /// closes them again.
     ///
     /// # Errors
     /// There is no free port.
-    pub async fn start() -> Result<Self> {
+    pub async fn over(wire: W) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State {
-            server: watch::Sender::new(None),
-            weather: watch::Sender::new(Weather::Clear),
-            resets: watch::Sender::new(0),
-        });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&state))).abort_handle();
+        let (wire, server) = (Arc::new(wire), watch::Sender::new(None));
+        let accepting = accept(listener, server.subscribe(), Arc::clone(&wire));
         Ok(Self {
             address,
-            state,
-            accepting,
+            server,
+            wire,
+            accepting: tokio::spawn(accepting).abort_handle(),
         })
     }
 
@@ -77,40 +60,41 @@ impl Proxy {
 
     /// From now on new connections lead there.
     pub fn lead_to(&self, server: SocketAddr) {
-        self.state.server.send_replace(Some(server));
+        self.server.send_replace(Some(server));
     }
 
-    /// Changes the weather, for old and new connections.
-    pub fn turn(&self, weather: Weather) {
-        self.state.weather.send_replace(weather);
-    }
-
-    /// Breaks off all connections that there are, with RST to both ends.
-    pub fn reset(&self) {
-        self.state.resets.send_modify(|resets| *resets += 1);
+    /// What carries its connections.
+    #[must_use]
+    pub fn wire(&self) -> &W {
+        &self.wire
     }
 }
 
-impl Drop for Proxy {
+impl<W> Drop for Proxy<W> {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept<W: Wire>(
+    listener: TcpListener,
+    server: watch::Receiver<Option<SocketAddr>>,
+    wire: Arc<W>,
+) {
     let mut links = JoinSet::new();
     loop {
-        // None of ours: the client gave up, or we have too many files open for a moment.
+        // Its client gave up, or too many files are open for a moment.
         let Ok((client, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
             continue;
         };
-        let state = Arc::clone(&state);
+        let (server, wire) = (*server.borrow(), Arc::clone(&wire));
         links.spawn(async move {
-            let server = *state.server.borrow();
             let Some(server) = server else { return };
             if let Ok(server) = TcpStream::connect(server).await {
-                carry(client, server, &state.weather, &state.resets).await;
+                let _ = client.set_nodelay(true).and(server.set_nodelay(true));
+                // However it ended.
+                let _ = wire.carry(client, server).await;
             }
         });
         while links.try_join_next().is_some() {}
