@@ -14,6 +14,9 @@ pub type QueryTimes = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + 
 /// database can't be heard at all.
 const LIMIT: Duration = Duration::from_secs(12);
 
+/// How long a connection that is given back may take to show that it is of use.
+const RELEASED_WITHIN: Duration = Duration::from_secs(3);
+
 /// A planner that takes the index whatever the statistics say: those of a hot table are always wrong. What
 /// is off is still done where nothing else will do, at a cost that would have every such statement compiled
 /// first, for half a second each time.
@@ -56,7 +59,8 @@ impl Database {
         let pools = PgPoolOptions::new()
             .max_connections(pool_size)
             .acquire_timeout(Duration::from_secs(5))
-            .test_before_acquire(false);
+            .test_before_acquire(false)
+            .after_release(|connection, _| Box::pin(still_answers(connection)));
         let pooled = options
             .clone()
             .options([("statement_timeout", "5s")])
@@ -155,6 +159,15 @@ impl Database {
         (self.times)(name, kind, begin.elapsed());
         result
     }
+}
+
+/// The pool tests what it gets back as well, but for as long as it takes: on a connection that the network
+/// has silenced that is for ever, and its place in the pool is gone until then.
+async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let answer = tokio::time::timeout(RELEASED_WITHIN, connection.ping()).await;
+    // An error, and not `false`: whoever is silent isn't told of the end.
+    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    answer.map_err(silent)?.map(|()| true)
 }
 
 /// What the database says in time; past it nobody listens any more.
