@@ -4,12 +4,12 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run dev build test seeds mutants lint proto bench clean
+.PHONY: help run dev build test seeds chaos chaos-full soak mutants lint proto bench clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## Tells what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Shows the main job: everything on this machine, work, a failure in the middle, the account of it
 	@$(TARGET)/debug/main-job
@@ -28,6 +28,17 @@ test: ## All tests, against a private PostgreSQL
 seeds: ## Simulates 20 000 worlds, or SEEDS=n from SEED_FROM=m on, on one core at most
 	@SEEDS=$${SEEDS:-20000} THREADS=1 .ci/timed "seeds" 900 nice -n 19 \
 		cargo test --quiet --workspace --lib simulation::nothing
+
+chaos: build ## Kills, stops and cuts off real processes under load, and checks all promises; a minute
+	@.ci/timed "chaos" 90 $(TARGET)/debug/chaos
+
+chaos-full: build ## The same with 20 000 executions and five kill -9 of each service; five minutes
+	@$(TARGET)/debug/chaos --executions 20000 --load 255s --seed $${SEED:-20} \
+		--kills 5 --pauses 5 --terminations 2 --network 4
+
+soak: build ## The same with 200 000 executions and ten times the faults; 45 minutes
+	@$(TARGET)/debug/chaos --executions 200000 --load 2500s --seed $${SEED:-200} \
+		--kills 50 --pauses 50 --terminations 20 --restarts 20 --network 40
 
 mutants: ## Breaks one rule after the other, and sees that a test fails each time; half an hour
 	@.ci/mutants

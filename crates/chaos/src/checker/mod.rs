@@ -49,7 +49,7 @@ pub struct Violation {
 #[must_use]
 pub fn check(history: &History) -> Report {
     const INVARIANTS: [fn(&View<'_>) -> Finding; 17] = [
-        submissions::acknowledged_in_the_end,
+        submissions::acknowledged_in_time,
         submissions::stored_as_told,
         submissions::one_key_one_execution,
         submissions::nothing_unmeant,

@@ -4,22 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::view::View;
 use super::{Finding, Proof};
+use crate::clock::Micros;
 use crate::history::{ClientLine, ExecutionRow, Said};
 use crate::place::Place;
 
-/// Clients try until they are heard.
-pub(super) fn acknowledged_in_the_end(view: &View<'_>) -> Finding {
-    let mut finding = Finding::of("every submission is acknowledged in the end");
-    let mut last: BTreeMap<&str, (bool, &ClientLine)> = BTreeMap::new();
+/// How long clients may have to try: faults follow each other, and leases outlast them.
+const HEARD_WITHIN: Micros = 60_000_000;
+
+/// Clients try until they are heard, and are, though not always at once.
+pub(super) fn acknowledged_in_time(view: &View<'_>) -> Finding {
+    let mut finding = Finding::of("every submission is acknowledged within a minute");
+    let mut firsts: BTreeMap<&str, (&ClientLine, Option<&ClientLine>)> = BTreeMap::new();
     for line in &view.history.client {
-        let told = matches!(line.said, Said::Told { .. });
-        let entry = last.entry(&line.key).or_insert((told, line));
-        *entry = (entry.0 || told, line);
+        let (_, told) = firsts.entry(&line.key).or_insert((line, None));
+        if matches!(line.said, Said::Told { .. }) {
+            told.get_or_insert(line);
+        }
     }
-    finding.examined = last.len();
-    for (key, (told, line)) in last {
-        if !told {
-            finding.complain(key, "was never acknowledged", Proof::by(line));
+    finding.examined = firsts.len();
+    for (key, (asked, told)) in firsts {
+        match told {
+            None => finding.complain(key, "was never acknowledged", Proof::by(asked)),
+            Some(told) if told.at - asked.at > HEARD_WITHIN => {
+                let proof = Proof::by(asked).and(told);
+                finding.complain(key, "had to wait too long", proof);
+            }
+            Some(_) => {}
         }
     }
     finding

@@ -9,7 +9,7 @@ use story::{
     asked, called, count, done_at_once, good, recorded, struck, told,
 };
 
-const ACKNOWLEDGED: &str = "every submission is acknowledged in the end";
+const ACKNOWLEDGED: &str = "every submission is acknowledged within a minute";
 const STORED: &str = "what is acknowledged is stored, under the id that was told";
 const ONE_KEY: &str = "a key gives one execution";
 const MEANT: &str = "nothing is stored that no client meant";
@@ -81,6 +81,15 @@ fn a_submission_that_nobody_answers() {
         history
             .client
             .retain(|line| line.key != "plain" || line.said == Said::Asked);
+    });
+}
+
+#[test]
+fn a_submission_that_is_answered_much_too_late() {
+    breaks(&[ACKNOWLEDGED], |history| {
+        let mut lines = history.client.iter_mut();
+        let told = lines.find(|line| line.key == "plain" && line.said != Said::Asked);
+        told.expect("it is told").at += 61 * SECOND;
     });
 }
 

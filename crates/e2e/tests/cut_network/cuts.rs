@@ -1,17 +1,15 @@
-//! A network between schedulers and PostgreSQL that can be cut at a commit. It reads the protocol just
+//! A wire between schedulers and PostgreSQL that can be cut at a commit. It reads the protocol just
 //! far enough to know one: a statement that was prepared with the chain's fence in its text, bound again.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::io::Result;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
 use bytes::{Buf, Bytes, BytesMut};
+use chaos::Wire;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
 
 /// What happens to a commit on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,16 +40,9 @@ impl Cut {
     }
 }
 
-/// The network. It is gone when this is dropped.
-pub(crate) struct Proxy {
-    address: SocketAddr,
-    orders: Arc<Orders>,
-    accepting: AbortHandle,
-}
-
-/// What is to be cut, and what was.
-struct Orders {
-    server: SocketAddr,
+/// The wire: what is to be cut, and what was.
+#[derive(Default)]
+pub(crate) struct Cuts {
     /// Every so many commits one is cut; 0: none.
     every: AtomicUsize,
     commits: AtomicUsize,
@@ -61,53 +52,30 @@ struct Orders {
     stalled: watch::Sender<bool>,
 }
 
-impl Proxy {
-    pub(crate) async fn start(server: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let orders = Arc::new(Orders {
-            server,
-            every: AtomicUsize::new(0),
-            commits: AtomicUsize::new(0),
-            cuts: AtomicUsize::new(0),
-            hits: Default::default(),
-            stalled: watch::Sender::new(false),
-        });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&orders))).abort_handle();
-        Ok(Self {
-            address,
-            orders,
-            accepting,
-        })
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
+impl Cuts {
     /// From now on one commit of so many is cut; 0: none.
     pub(crate) fn cut_every(&self, commits: usize) {
-        self.orders.every.store(commits, Ordering::Relaxed);
+        self.every.store(commits, Ordering::Relaxed);
     }
 
     /// Lets nothing through; what is sent meanwhile arrives later.
     pub(crate) fn stall(&self, stalled: bool) {
-        self.orders.stalled.send_replace(stalled);
+        self.stalled.send_replace(stalled);
     }
 
     /// How many commits were cut that way: of those after the answer, only what was committed.
     pub(crate) fn hits(&self, cut: Cut) -> usize {
-        self.orders.hits[cut as usize].load(Ordering::Relaxed)
+        self.hits[cut as usize].load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
+impl Wire for Cuts {
+    async fn carry(&self, client: TcpStream, server: TcpStream) -> Result<()> {
+        Link::new(client, server, self).run().await
     }
 }
 
-impl Orders {
+impl Cuts {
     /// What happens to the next commit.
     fn next(&self) -> Option<Cut> {
         const TURNS: [Cut; 3] = [Cut::Before, Cut::Amid, Cut::After];
@@ -134,26 +102,11 @@ impl Orders {
     }
 }
 
-async fn accept(listener: TcpListener, orders: Arc<Orders>) {
-    let mut links = JoinSet::new();
-    while let Ok((client, _)) = listener.accept().await {
-        let orders = Arc::clone(&orders);
-        links.spawn(async move {
-            orders.flowing().await;
-            if let Ok(server) = TcpStream::connect(orders.server).await {
-                // Cut, or ended by one of both.
-                let _ = Link::new(client, server, orders).run().await;
-            }
-        });
-        while links.try_join_next().is_some() {}
-    }
-}
-
 /// One connection.
-struct Link {
+struct Link<'a> {
     client: TcpStream,
     server: TcpStream,
-    orders: Arc<Orders>,
+    cuts: &'a Cuts,
     /// What the client sent that is no whole message yet.
     rest: BytesMut,
     greeted: bool,
@@ -161,13 +114,12 @@ struct Link {
     commits: HashSet<Bytes>,
 }
 
-impl Link {
-    fn new(client: TcpStream, server: TcpStream, orders: Arc<Orders>) -> Self {
-        let _ = client.set_nodelay(true).and(server.set_nodelay(true));
+impl<'a> Link<'a> {
+    fn new(client: TcpStream, server: TcpStream, cuts: &'a Cuts) -> Self {
         Self {
             client,
             server,
-            orders,
+            cuts,
             rest: BytesMut::new(),
             greeted: false,
             commits: HashSet::new(),
@@ -177,7 +129,7 @@ impl Link {
     async fn run(mut self) -> Result<()> {
         let mut answer = vec![0; 1 << 16];
         loop {
-            self.orders.flowing().await;
+            self.cuts.flowing().await;
             tokio::select! {
                 read = self.client.read_buf(&mut self.rest) => if read? == 0 { return Ok(()) },
                 read = self.server.read(&mut answer) => match read? {
@@ -185,7 +137,7 @@ impl Link {
                     read => self.client.write_all(&answer[..read]).await?,
                 },
             }
-            self.orders.flowing().await;
+            self.cuts.flowing().await;
             while let Some(message) = self.next_message() {
                 if let Some(cut) = self.cut_at(&message) {
                     return self.cut(cut, message).await;
@@ -221,14 +173,14 @@ impl Link {
                 self.commits.insert(Bytes::copy_from_slice(first));
                 None
             }
-            b'B' if self.commits.contains(second) => self.orders.next(),
+            b'B' if self.commits.contains(second) => self.cuts.next(),
             _ => None,
         }
     }
 
     async fn cut(mut self, cut: Cut, bind: Bytes) -> Result<()> {
         if matches!(cut, Cut::Before | Cut::SilentBefore) {
-            self.orders.note(cut);
+            self.cuts.note(cut);
             return self.fall_silent(cut).await;
         }
         self.server.write_all(&bind).await?;
@@ -248,7 +200,7 @@ impl Link {
     /// Waits for the answer if the cut is after it; it counts if it says that all is committed.
     async fn keep_the_answer(mut self, cut: Cut) -> Result<()> {
         if cut == Cut::Amid {
-            self.orders.note(cut);
+            self.cuts.note(cut);
             return Ok(());
         }
         let mut answer = BytesMut::new();
@@ -259,7 +211,7 @@ impl Link {
                     b'C' => done = true,
                     b'Z' => {
                         if done {
-                            self.orders.note(cut);
+                            self.cuts.note(cut);
                         }
                         return self.fall_silent(cut).await;
                     }

@@ -3,9 +3,9 @@
 //! there once and ends once, whatever became of the commit that it was in.
 
 mod callers;
+mod cuts;
 #[path = "../lanes/mod.rs"]
 mod lanes;
-mod proxy;
 
 use std::collections::HashMap;
 use std::env;
@@ -13,6 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use chaos::Proxy;
 use cluster::{ExtraEnv, Service};
 use e2e::{Rig, count_events, until};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -20,7 +21,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::time::sleep;
 
 use callers::{Callers, Told, parsed};
-use proxy::{Cut, Proxy};
+use cuts::{Cut, Cuts};
 
 /// One commit of so many is cut.
 const EVERY: usize = 10;
@@ -35,21 +36,21 @@ const ENDED_WITHIN: Duration = Duration::from_secs(60);
 async fn a_commit_that_the_network_cuts_is_found_out_whichever_way_it_went() -> Result<()> {
     let (proxy, rig) = start().await?;
     let callers = Callers::start(&rig);
-    proxy.cut_every(EVERY);
+    proxy.wire().cut_every(EVERY);
     until("enough commits are cut", HITS_WITHIN, async || {
-        let enough = |cut| proxy.hits(cut) >= HITS;
-        let silent = proxy.hits(Cut::SilentBefore) + proxy.hits(Cut::SilentAfter) > 0;
+        let enough = |cut| proxy.wire().hits(cut) >= HITS;
+        let silent = proxy.wire().hits(Cut::SilentBefore) + proxy.wire().hits(Cut::SilentAfter) > 0;
         Ok(enough(Cut::Before) && enough(Cut::Amid) && enough(Cut::After) && silent)
     })
     .await?;
-    proxy.cut_every(0);
+    proxy.wire().cut_every(0);
     // Nothing is lost, but all comes later than the leases last.
-    proxy.stall(true);
+    proxy.wire().stall(true);
     sleep(STALL).await;
-    proxy.stall(false);
+    proxy.wire().stall(false);
     let told = callers.finish().await?;
     let doubts = count_events(&rig.cluster, Service::Scheduler, "commit_in_doubt")?;
-    let hits: Vec<_> = Cut::ALL.map(|cut| (cut, proxy.hits(cut))).into();
+    let hits: Vec<_> = Cut::ALL.map(|cut| (cut, proxy.wire().hits(cut))).into();
     println!(
         "cuts that hit: {hits:?}; commits in doubt: {doubts}; acknowledged: {}, refused: {}, \
          in doubt: {}, tried again by key: {}",
@@ -73,11 +74,12 @@ async fn a_commit_that_the_network_cuts_is_found_out_whichever_way_it_went() -> 
 }
 
 /// A cluster whose schedulers reach the database through the proxy alone.
-async fn start() -> Result<(Proxy, Rig)> {
+async fn start() -> Result<(Proxy<Cuts>, Rig)> {
     let server = env::var("DATABASE_URL").context("run `make test`")?;
     let server = PgConnectOptions::from_str(&server)?;
     let address = format!("{}:{}", server.get_host(), server.get_port());
-    let proxy = Proxy::start(address.parse()?).await?;
+    let proxy = Proxy::over(Cuts::default()).await?;
+    proxy.lead_to(address.parse()?);
     let through = proxy.address().to_string();
     let rig = Rig::start(|options| {
         options.worker_slots = 32;
