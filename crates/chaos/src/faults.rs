@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::clock;
 use crate::history::{Fault, FaultKind};
 use crate::journal::Journal;
+use crate::load::Clients;
 use crate::plan::Planned;
 use crate::proxy::Trouble;
-use crate::site::{Site, calls_log};
+use crate::site::{Site, WORKER_LEASE, calls_log};
 use crate::under_way::UnderWay;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -26,6 +27,8 @@ const AIM_EVERY: Duration = Duration::from_millis(3);
 /// Longer than a process' grace.
 const TERMINATED_WITHIN: Duration = Duration::from_secs(20);
 const DELAY: Duration = Duration::from_millis(150);
+/// How many long calls are under way when workers are cut off; each third is the scheduler's.
+const LONG_CALLS: usize = 4;
 /// A start may fall into a time without a database.
 const STARTS: usize = 10;
 
@@ -33,6 +36,7 @@ const STARTS: usize = 10;
 #[derive(Clone)]
 pub(crate) struct Saboteur {
     site: Arc<Site>,
+    clients: Clients,
     journal: Arc<Journal>,
     under_way: Arc<Mutex<UnderWay>>,
     /// One fault at a time for each target.
@@ -44,13 +48,14 @@ impl Saboteur {
     ///
     /// # Errors
     /// A log can't be opened.
-    pub(crate) fn of(site: &Arc<Site>, dir: &Path) -> Result<Self> {
+    pub(crate) fn of(site: &Arc<Site>, clients: &Clients, dir: &Path) -> Result<Self> {
         let members = site.cluster.members();
         let names = members.iter().map(|member| member.instance().to_owned());
         let names = names.chain(site.ways.keys().cloned());
         let names = names.chain(["database".to_owned()]);
         let saboteur = Self {
             site: Arc::clone(site),
+            clients: clients.clone(),
             journal: Arc::new(Journal::open(&dir.join("faults.jsonl"))?),
             under_way: Arc::new(Mutex::new(UnderWay::of(&calls_log(dir)))),
             turns: Arc::new(names.map(|name| (name, Arc::default())).collect()),
@@ -193,6 +198,9 @@ impl Saboteur {
     }
 
     async fn trouble(&self, planned: &Planned) -> Result<()> {
+        if outlasts_leases(planned) {
+            self.occupy(planned).await?;
+        }
         let way = self.site.ways.get(&planned.target);
         let way = way.context("no such way")?.wire();
         let begin = clock::now();
@@ -207,6 +215,13 @@ impl Saboteur {
         sleep(planned.lasts).await;
         way.turn(Trouble::None);
         self.note_way(planned, begin)
+    }
+
+    /// Has something run that is still running when others may be given it.
+    async fn occupy(&self, planned: &Planned) -> Result<()> {
+        let name = format!("long-{}", clock::now());
+        let lasts = planned.lasts + WORKER_LEASE;
+        self.clients.hand_in_long(&name, LONG_CALLS, lasts).await
     }
 
     async fn start_again(&self, member: &Member) -> Result<()> {
@@ -249,4 +264,13 @@ impl Saboteur {
             up: None,
         })
     }
+}
+
+/// Whether workers are cut off from a scheduler for so long that they lose their right to what they run.
+fn outlasts_leases(planned: &Planned) -> bool {
+    let cuts = matches!(
+        planned.kind,
+        FaultKind::Stall | FaultKind::Blackhole | FaultKind::HalfOpen
+    );
+    cuts && planned.target.starts_with("to ") && planned.lasts > WORKER_LEASE / 2
 }

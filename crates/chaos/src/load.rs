@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use domain::ExecutionId;
+use futures::future::try_join_all;
 use proto::v1::{RetryPolicy, Submission};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -96,6 +97,32 @@ impl Clients {
         Ok(())
     }
 
+    /// Hands in some executions that take long, each by a call of its own, so that something is running
+    /// when it matters.
+    ///
+    /// # Errors
+    /// As for [`hand_in`](Self::hand_in).
+    pub(crate) async fn hand_in_long(
+        &self,
+        name: &str,
+        count: usize,
+        lasts: Duration,
+    ) -> Result<()> {
+        let work = Work {
+            ms: u64::try_from(lasts.as_millis())?,
+            ..Work::default()
+        };
+        let calls = (0..count).map(|number| {
+            let caller = Caller {
+                clients: self.clone(),
+                gateway: number % self.gateways.len(),
+                once_more: false,
+            };
+            caller.call(vec![submission(format!("{name}-{number}"), &work)])
+        });
+        try_join_all(calls).await.map(|_| ())
+    }
+
     fn note(&self, key: &str, said: Said) -> Result<()> {
         self.journal.write(&ClientLine {
             at: clock::now(),
@@ -106,11 +133,12 @@ impl Clients {
 }
 
 /// What is handed in as number so and so: of ten, seven succeed at once, and the others fail, wait or
-/// are put off at first. A call takes ten milliseconds in the mean; one of fifty takes half of the time.
+/// are put off at first. A call takes some six milliseconds in the mean, one of a hundred much longer; what
+/// is handed in for faults ([`Clients::hand_in_long`]) makes it ten.
 fn piece(number: usize, random: &mut StdRng) -> Submission {
-    let ms = match random.random_ratio(1, 50) {
-        true => random.random_range(150..=350),
-        false => random.random_range(1..=9),
+    let ms = match random.random_ratio(1, 100) {
+        true => random.random_range(100..=300),
+        false => random.random_range(1..=7),
     };
     let mut work = Work {
         ms,
@@ -128,10 +156,16 @@ fn piece(number: usize, random: &mut StdRng) -> Submission {
         22..25 => work.not_before = clock::now() + random.random_range(100_000..1_000_000),
         _ => {}
     }
-    let key = format!("piece-{number}");
+    Submission {
+        due_at,
+        ..submission(format!("piece-{number}"), &work)
+    }
+}
+
+fn submission(key: String, work: &Work) -> Submission {
     Submission {
         job_type: JOB_TYPE.to_owned(),
-        payload: serde_json::to_vec(&work).unwrap_or_default().into(),
+        payload: serde_json::to_vec(work).unwrap_or_default().into(),
         content_type: "application/json".to_owned(),
         retry_policy: Some(RetryPolicy {
             max_attempts: Some(4),
@@ -140,7 +174,6 @@ fn piece(number: usize, random: &mut StdRng) -> Submission {
         }),
         idempotency_key: key.clone(),
         correlation_id: key,
-        due_at,
         ..Submission::default()
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::checker::Report;
 use crate::clock::Micros;
 use crate::history::{Ended, FaultKind, History, Said, Step};
+use crate::place::Place;
 use crate::recovery::recoveries;
 use crate::run::Args;
 
@@ -96,7 +97,30 @@ impl Account<'_> {
         ] {
             writeln!(text, "| {what} | {count} |")?;
         }
-        writeln!(text)
+        let mut calls = self.calls();
+        calls.sort_unstable();
+        let mean = calls.iter().sum::<Micros>() as f64 / calls.len().max(1) as f64 / 1e3;
+        let median = calls.get(calls.len() / 2).copied().unwrap_or(0) as f64 / 1e3;
+        writeln!(
+            text,
+            "\nA call took {mean:.1} ms in the mean, pauses included, and {median:.1} ms in the median.\n"
+        )
+    }
+
+    /// How long the calls took that came to an end.
+    fn calls(&self) -> Vec<Micros> {
+        let mut begun: HashMap<(Place, u64), Micros> = HashMap::new();
+        let lines = self.history.calls.iter().filter_map(|line| {
+            let which = (line.execution, line.fence);
+            match line.step {
+                Step::Begin => {
+                    begun.insert(which, line.at);
+                    None
+                }
+                Step::End { .. } => Some(line.at - begun.remove(&which)?),
+            }
+        });
+        lines.collect()
     }
 
     /// Handlers that came to their end, of which the tables say otherwise.

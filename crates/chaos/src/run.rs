@@ -161,7 +161,7 @@ async fn under_fire(args: &Args, site: &Arc<Site>) -> Result<History> {
         within: args.load,
         seed: args.seed,
     };
-    let saboteur = Saboteur::of(site, &args.dir)?;
+    let saboteur = Saboteur::of(site, &clients, &args.dir)?;
     let plan = plan(args.counts(), args.fleet(), args.load, args.seed);
     let tables = Tables::of(&site.database_url)?;
     let work = async {

@@ -330,7 +330,9 @@ fn a_process_that_ends_by_itself() {
 
 #[test]
 fn a_chain_that_lacks_a_row() {
-    breaks(&[CHAIN], |history| drop(history.chain.remove(2)));
+    breaks(&[CHAIN], |history| {
+        history.chain.remove(2);
+    });
 }
 
 #[test]
