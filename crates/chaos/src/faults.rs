@@ -27,8 +27,8 @@ const AIM_EVERY: Duration = Duration::from_millis(3);
 /// Longer than a process' grace.
 const TERMINATED_WITHIN: Duration = Duration::from_secs(20);
 const DELAY: Duration = Duration::from_millis(150);
-/// How many long calls are under way when workers are cut off; each third is the scheduler's.
-const LONG_CALLS: usize = 4;
+/// How many long calls are under way when workers are cut off; a third is that scheduler's.
+const LONG_CALLS: usize = 3;
 /// A start may fall into a time without a database.
 const STARTS: usize = 10;
 
@@ -220,7 +220,7 @@ impl Saboteur {
     /// Has something run that is still running when others may be given it.
     async fn occupy(&self, planned: &Planned) -> Result<()> {
         let name = format!("long-{}", clock::now());
-        let lasts = planned.lasts + WORKER_LEASE;
+        let lasts = planned.lasts + 2 * WORKER_LEASE;
         self.clients.hand_in_long(&name, LONG_CALLS, lasts).await
     }
 
