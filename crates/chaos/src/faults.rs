@@ -102,9 +102,8 @@ impl Saboteur {
                     continue;
                 };
                 if !member.alive() {
-                    let now = clock::now();
+                    self.note(&member, FaultKind::Exit, clock::now(), None)?;
                     self.start_again(&member).await?;
-                    self.note(&member, FaultKind::Exit, now, Some(now))?;
                 }
             }
             sleep(LOOK_EVERY).await;

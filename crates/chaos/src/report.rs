@@ -1,12 +1,12 @@
 //! The account of a run, for people.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::checker::Report;
 use crate::clock::Micros;
-use crate::history::{Ended, FaultKind, History, Said, Step};
+use crate::history::{Ended, FaultKind, History, How, Said, Step};
 use crate::place::Place;
 use crate::recovery::recoveries;
 use crate::run::Args;
@@ -127,14 +127,12 @@ impl Account<'_> {
     fn refused(&self) -> usize {
         let lost = self.history.outcomes.iter();
         let lost = lost.filter(|it| matches!(it.result, Ended::Lost | Ended::Returned));
-        let lost: HashMap<_, _> = lost.map(|it| ((it.execution, it.fence), ())).collect();
+        let lost: HashSet<_> = lost.map(|it| (it.execution, it.fence)).collect();
         let ends = self.history.calls.iter().filter(|line| {
-            let dropped = Step::End {
-                how: crate::history::How::Dropped,
-            };
+            let dropped = Step::End { how: How::Dropped };
             line.step != Step::Begin && line.step != dropped
         });
-        ends.filter(|line| lost.contains_key(&(line.execution, line.fence)))
+        ends.filter(|line| lost.contains(&(line.execution, line.fence)))
             .count()
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,7 +25,7 @@ pub(crate) struct Site {
     pub(crate) cluster: Cluster,
     /// By their names: `to scheduler-1`, `scheduler-1 to database`.
     pub(crate) ways: BTreeMap<String, Proxy>,
-    pub(crate) postgres: std::sync::Arc<Postgres>,
+    pub(crate) postgres: Arc<Postgres>,
     pub(crate) database_url: String,
 }
 
@@ -41,49 +42,20 @@ impl Site {
         // An earlier run that failed may have left its own.
         let name = format!("chaos_{}", clock::since_1970() + clock::now());
         let database_url = postgres.create_database(&name).await?;
-        let mut ways = BTreeMap::new();
         let mut options = options(dir, fleet, &database_url)?;
-        let mut advertised = Vec::new();
-        for number in 1..=fleet.schedulers {
-            let to_it = Proxy::over(Network::default()).await?;
-            let to_database = Proxy::over(Network::default()).await?;
-            let server = host_of(&database_url)?;
-            to_database.lead_to(server.parse()?);
-            let address = format!("http://{}", to_it.address());
-            let url = database_url.replace(server, &to_database.address().to_string());
-            let instance = format!("{}-{number}", Service::Scheduler);
-            for (name, value) in [("ADVERTISE_ADDRESS", &address), ("DATABASE_URL", &url)] {
-                options.instance_env.push(InstanceEnv {
-                    instance: instance.clone(),
-                    name: name.to_owned(),
-                    value: value.clone(),
-                });
-            }
-            advertised.push(address);
-            ways.insert(format!("to {instance}"), to_it);
-            ways.insert(format!("{instance} to database"), to_database);
-        }
-        for service in [Service::ApiGateway, Service::Worker] {
-            options.env.push(ExtraEnv {
-                service,
-                name: "SCHEDULERS".to_owned(),
-                value: advertised.join(","),
-            });
-        }
+        let ways = lay_ways(&mut options, fleet.schedulers, &database_url).await?;
         let site = Self {
             cluster: Cluster::start(options).await?,
             ways,
-            postgres: std::sync::Arc::new(postgres),
+            postgres: Arc::new(postgres),
             database_url,
         };
         site.open_ways()?;
-        for (service, count) in [
-            (Service::ApiGateway, fleet.gateways),
-            (Service::Worker, fleet.workers),
-        ] {
-            for _ in 0..count {
-                site.cluster.add(service).await?;
-            }
+        for _ in 0..fleet.gateways {
+            site.cluster.add(Service::ApiGateway).await?;
+        }
+        for _ in 0..fleet.workers {
+            site.cluster.add(Service::Worker).await?;
         }
         Ok(site)
     }
@@ -94,7 +66,7 @@ impl Site {
     /// Something had to be killed.
     pub(crate) async fn stop(self, keep: bool) -> Result<()> {
         let stopped = self.cluster.stop().await;
-        let postgres = std::sync::Arc::into_inner(self.postgres);
+        let postgres = Arc::into_inner(self.postgres);
         let postgres = postgres.context("somebody still works on the database")?;
         let ended = spawn_blocking(move || match keep {
             true => postgres.stop(),
@@ -114,6 +86,43 @@ impl Site {
         }
         Ok(())
     }
+}
+
+/// A proxy before each scheduler, which everybody is told as its address, and one behind it.
+async fn lay_ways(
+    options: &mut Options,
+    schedulers: usize,
+    database_url: &str,
+) -> Result<BTreeMap<String, Proxy>> {
+    let database = host_of(database_url)?;
+    let mut ways = BTreeMap::new();
+    let mut advertised = Vec::new();
+    for number in 1..=schedulers {
+        let to_it = Proxy::over(Network::default()).await?;
+        let to_database = Proxy::over(Network::default()).await?;
+        to_database.lead_to(database.parse()?);
+        let address = format!("http://{}", to_it.address());
+        let url = database_url.replace(database, &to_database.address().to_string());
+        let instance = format!("{}-{number}", Service::Scheduler);
+        for (name, value) in [("ADVERTISE_ADDRESS", &address), ("DATABASE_URL", &url)] {
+            options.instance_env.push(InstanceEnv {
+                instance: instance.clone(),
+                name: name.to_owned(),
+                value: value.clone(),
+            });
+        }
+        advertised.push(address);
+        ways.insert(format!("to {instance}"), to_it);
+        ways.insert(format!("{instance} to database"), to_database);
+    }
+    for service in [Service::ApiGateway, Service::Worker] {
+        options.env.push(ExtraEnv {
+            service,
+            name: "SCHEDULERS".to_owned(),
+            value: advertised.join(","),
+        });
+    }
+    Ok(ways)
 }
 
 /// The log of the workers' calls, below a run's directory.

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io::Result;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -58,7 +59,7 @@ impl Half {
                 (_, false) => {
                     let late = match trouble {
                         Trouble::Delay(late) => late,
-                        _ => std::time::Duration::ZERO,
+                        _ => Duration::ZERO,
                     };
                     let arrival = (Instant::now() + late, chunk[..read].to_vec());
                     // Whoever writes has met an error, which ends both.
