@@ -49,6 +49,27 @@ async fn a_scheduler_that_fails_is_quoted() {
 }
 
 #[tokio::test]
+async fn one_process_can_be_told_something_else_than_the_others() {
+    let (dir, binaries) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let stand_in = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stand-in.sh");
+    std::os::unix::fs::symlink(stand_in, binaries.path().join("scheduler")).unwrap();
+    let mut options = options(&dir, &binaries);
+    let told = |instance: &str, name: &str, value: &str| cluster::InstanceEnv {
+        instance: instance.to_owned(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let script = "echo $INSTANCE_ID has $LANES lanes; exit 1";
+    options.instance_env = vec![
+        told("scheduler-1", "SCRIPT", script),
+        told("scheduler-1", "LANES", "7"),
+        told("scheduler-2", "LANES", "8"),
+    ];
+    let error = why_not(options).await;
+    assert!(error.contains("scheduler-1 has 7 lanes"), "{error}");
+}
+
+#[tokio::test]
 async fn a_directory_in_use_is_refused() {
     let (dir, binaries) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let holder = std::fs::File::create(dir.path().join("cluster.lock")).unwrap();
