@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::checker::check;
 use crate::faults::Saboteur;
-use crate::history::{History, Setting};
+use crate::history::History;
 use crate::journal;
 use crate::load::{Clients, Pace};
 use crate::plan::{Counts, Fleet, plan};
 use crate::report::Account;
-use crate::site::{Site, WORKER_LEASE, calls_log};
+use crate::site::{self, Site, calls_log};
 use crate::tables::Tables;
 
 /// What is delayed, retried and taken back must have come to its end by then.
@@ -83,6 +83,10 @@ pub struct Args {
     /// Keeps logs and data of a good run, too.
     #[arg(long)]
     pub keep: bool,
+
+    /// Runs nothing, but checks again what the last run in that directory has left.
+    #[arg(long)]
+    pub again: bool,
 }
 
 impl Args {
@@ -112,40 +116,42 @@ impl Args {
 pub async fn run(args: Args) -> Result<bool> {
     let begin = Instant::now();
     let dir = &args.dir;
+    if args.again {
+        let history = site::left_behind(dir).await?;
+        return account_for(&args, history, begin.elapsed());
+    }
     clear(dir)?;
     let (site, up_after) = (Site::start(dir, args.fleet()).await?, begin.elapsed());
     println!("up after {up_after:.1?}; logs are in {}", dir.display());
     let site = Arc::new(site);
     let told = under_fire(&args, &site).await;
     let site = Arc::into_inner(site).context("somebody still works on the site")?;
-    let mut history = match told {
-        Ok(history) => history,
-        Err(why) => {
-            site.stop(true).await?;
-            return Err(why.context(format!("logs and data are in {}", dir.display())));
-        }
-    };
-    read_logs(dir, &mut history)?;
+    let judged = told.and_then(|history| account_for(&args, history, begin.elapsed()));
+    let keep = args.keep || !matches!(judged, Ok(true));
+    site.stop(keep).await?;
+    match keep {
+        true => println!("logs and data are in {}", dir.display()),
+        false => fs::remove_dir_all(dir)?,
+    }
+    judged
+}
+
+/// Checks a history that has the tables' part, and tells whether it is good.
+fn account_for(args: &Args, mut history: History, took: Duration) -> Result<bool> {
+    read_logs(&args.dir, &mut history)?;
     let report = check(&history);
-    let holds = report.holds();
     let account = Account {
-        args: &args,
+        args,
         history: &history,
         report: &report,
-        took: begin.elapsed(),
+        took,
     };
     account.print();
     if let Some(path) = &args.report {
         fs::write(path, account.to_markdown())
             .with_context(|| format!("can't write {}", path.display()))?;
     }
-    let keep = args.keep || !holds;
-    site.stop(keep).await?;
-    match keep {
-        true => println!("logs and data are in {}", dir.display()),
-        false => fs::remove_dir_all(dir)?,
-    }
-    Ok(holds)
+    Ok(report.holds())
 }
 
 /// Load and damage, until all is quiet; the history has the tables' part then.
@@ -173,14 +179,7 @@ async fn under_fire(args: &Args, site: &Arc<Site>) -> Result<History> {
         failed = saboteur.look_after_all() => failed?,
     }
     saboteur.stop_workers().await?;
-    let mut history = History {
-        setting: Setting {
-            worker_lease_us: i64::try_from(WORKER_LEASE.as_micros())?,
-        },
-        ..History::default()
-    };
-    tables.read_into(&mut history).await?;
-    Ok(history)
+    tables.history().await
 }
 
 /// Waits until everything that is stored has come to its end.

@@ -11,8 +11,10 @@ use cluster::{Cluster, ExtraEnv, InstanceEnv, Options, Postgres, PostgresOptions
 use tokio::task::spawn_blocking;
 
 use crate::clock;
+use crate::history::History;
 use crate::plan::Fleet;
 use crate::proxy::{Network, Proxy};
+use crate::tables::Tables;
 
 /// How long a silent worker keeps what it runs.
 pub(crate) const WORKER_LEASE: Duration = Duration::from_secs(4);
@@ -123,6 +125,22 @@ async fn lay_ways(
         });
     }
     Ok(ways)
+}
+
+/// What the tables say that the last run in `dir` has left.
+///
+/// # Errors
+/// There are none, or PostgreSQL doesn't start.
+pub(crate) async fn left_behind(dir: &Path) -> Result<History> {
+    let at = dir.to_owned();
+    let postgres = spawn_blocking(move || Postgres::start(&at, PostgresOptions::default()));
+    let postgres = postgres.await??;
+    let newest = Tables::of(&postgres.maintenance_url())?
+        .newest_run()
+        .await?;
+    let history = Tables::of(&postgres.url(&newest))?.history().await?;
+    spawn_blocking(move || postgres.stop()).await??;
+    Ok(history)
 }
 
 /// The log of the workers' calls, below a run's directory.

@@ -5,8 +5,9 @@ use sqlx::Row;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 
 use crate::clock::{self, Micros};
-use crate::history::{ChainRow, Ended, ExecutionRow, History, OutcomeRow, State};
+use crate::history::{ChainRow, Ended, ExecutionRow, History, OutcomeRow, Setting, State};
 use crate::place::Place;
+use crate::site::WORKER_LEASE;
 
 /// Reads the rows of one database.
 #[derive(Clone, Debug)]
@@ -37,17 +38,33 @@ impl Tables {
         Ok(sqlx::query_as(COUNT).fetch_one(&self.pool).await?)
     }
 
-    /// Adds all rows to a history.
+    /// A history with all rows, which lacks what the logs say.
     ///
     /// # Errors
     /// The database can't be read, or holds what it should not.
-    pub(crate) async fn read_into(&self, history: &mut History) -> Result<()> {
-        let since_1970 = clock::since_1970();
-        history.executions = self.executions().await?;
-        history.outcomes = self.outcomes(since_1970).await?;
-        history.chain = self.chain().await?;
+    pub(crate) async fn history(&self) -> Result<History> {
+        let history = History {
+            setting: Setting {
+                worker_lease_us: i64::try_from(WORKER_LEASE.as_micros())?,
+            },
+            executions: self.executions().await?,
+            outcomes: self.outcomes(clock::since_1970()).await?,
+            chain: self.chain().await?,
+            ..History::default()
+        };
         self.pool.close().await;
-        Ok(())
+        Ok(history)
+    }
+
+    /// The newest database of a run on the server of this one.
+    ///
+    /// # Errors
+    /// There is none, or the server can't be read.
+    pub(crate) async fn newest_run(&self) -> Result<String> {
+        const NEWEST: &str =
+            "select max(datname::text) from pg_database where datname like 'chaos\\_%'";
+        let newest: Option<String> = sqlx::query_scalar(NEWEST).fetch_one(&self.pool).await?;
+        newest.context("no run has left a database here")
     }
 
     async fn executions(&self) -> Result<Vec<ExecutionRow>> {

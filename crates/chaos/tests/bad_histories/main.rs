@@ -15,7 +15,7 @@ const ONE_KEY: &str = "a key gives one execution";
 const MEANT: &str = "nothing is stored that no client meant";
 const ONE_END: &str = "every execution has one final outcome, and no later one";
 const ATTEMPTS: &str = "fences grow, and attempts count up by failures alone";
-const IN_ORDER: &str = "an attempt is given out after the one before was closed";
+const IN_ORDER: &str = "an attempt is given out after the one before was closed, but for a clock";
 const CALLED_ONCE: &str = "a fence is called once";
 const CALLED_IN_ORDER: &str = "calls begin in the order of their fences, but after a pause";
 const AS_CALLED: &str = "a recorded result is what the call with its fence did";
@@ -183,6 +183,21 @@ fn an_attempt_that_is_given_out_while_another_is() {
 }
 
 #[test]
+fn an_attempt_that_is_given_out_while_another_is_by_more_than_a_clock_may_be_wrong() {
+    let held_up = |by| {
+        move |history: &mut History| {
+            for row in history.outcomes.iter_mut().filter(|row| row.fence == 12) {
+                row.claimed_at = 35 * MS;
+            }
+            let way = ("scheduler-1 to database", 0);
+            struck(history, FaultKind::Stall, way, (20 * MS, 20 * MS + by));
+        }
+    };
+    breaks(&[], held_up(10 * MS));
+    breaks(&[IN_ORDER], held_up(9 * MS));
+}
+
+#[test]
 fn a_fence_that_is_called_twice() {
     breaks(&[CALLED_ONCE], |history| {
         let span = (25 * MS, Some((26 * MS, How::Success)));
@@ -304,6 +319,36 @@ fn a_loss_without_a_fault() {
         let kill = kills.find(|fault| fault.kind == FaultKind::Kill);
         // The process that died was another worker's.
         kill.expect("it is killed").target = THIRD.0.to_owned();
+    });
+}
+
+#[test]
+fn a_loss_that_is_explained_by_its_giver_only_if_it_never_arrived() {
+    let hit = |execution| {
+        move |history: &mut History| {
+            let lost = (Ended::Lost, 3, SECOND_ONE.0);
+            recorded(
+                history,
+                execution,
+                (8, 1),
+                lost,
+                (-90 * SECOND, -80 * SECOND),
+            );
+            count(history, execution.lane, (0, 1, 0));
+            let way = ("scheduler-1 to database", 0);
+            struck(
+                history,
+                FaultKind::Blackhole,
+                way,
+                (-90 * SECOND, -85 * SECOND),
+            );
+        }
+    };
+    breaks(&[], hit(PLAIN));
+    breaks(&[LOSSES], |history| {
+        hit(PLAIN)(history);
+        let span = (-90 * SECOND, Some((-89 * SECOND, How::Dropped)));
+        called(history, PLAIN, (8, 1), SECOND_ONE, span);
     });
 }
 
