@@ -133,8 +133,8 @@ impl Clients {
 }
 
 /// What is handed in as number so and so: of ten, seven succeed at once, and the others fail, wait or
-/// are put off at first. A call takes some six milliseconds in the mean, one of a hundred much longer; what
-/// is handed in for faults ([`Clients::hand_in_long`]) makes it ten.
+/// are put off at first. A call takes some six milliseconds in the mean, one of a hundred much longer; with what
+/// is handed in for faults ([`Clients::hand_in_long`]) it is ten to twenty.
 fn piece(number: usize, random: &mut StdRng) -> Submission {
     let ms = match random.random_ratio(1, 100) {
         true => random.random_range(100..=300),
