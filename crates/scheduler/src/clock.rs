@@ -22,12 +22,19 @@ impl DatabaseClock {
         }
     }
 
-    /// The database said `time` in answer to a request sent at `sent`: take it for the middle of the
-    /// time that the request took.
+    /// The database said `time` in answer to a request sent at `sent`: it was so late somewhere in between. A
+    /// clock that says the same stays as it is, since quicker answers have set it; any other is set as little as
+    /// makes it agree. An answer that was held up for seconds sets nothing wrong so.
     pub(crate) fn set(&self, time: Micros, sent: Instant) {
-        let middle = self.begin.elapsed() - sent.elapsed() / 2;
-        let offset = time.0 - i64::try_from(middle.as_micros()).unwrap_or(0);
-        self.offset.store(offset, Ordering::Relaxed);
+        let micros = |since: Duration| i64::try_from(since.as_micros()).unwrap_or(0);
+        let (sent, received) = (
+            sent.saturating_duration_since(self.begin),
+            self.begin.elapsed(),
+        );
+        let (least, most) = (time.0 - micros(received), time.0 - micros(sent));
+        let offset = self.offset.load(Ordering::Relaxed);
+        self.offset
+            .store(offset.clamp(least, most), Ordering::Relaxed);
     }
 
     /// The database's time.
@@ -123,6 +130,34 @@ mod tests {
         assert!(
             deadline.term().is_some_and(|term| Some(term) != first),
             "another term"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_held_up_sets_no_clock_wrong() {
+        let clock = DatabaseClock::new();
+        let answer = async |time, took| {
+            let sent = Instant::now();
+            tokio::time::advance(Duration::from_micros(took)).await;
+            clock.set(Micros(time), sent);
+            clock.now().0
+        };
+        let now = answer(5_000_000, 2).await;
+        assert!((5_000_000..=5_000_002).contains(&now), "{now}");
+        let now = answer(5_000_010, 2_000_000).await;
+        assert!(
+            (7_000_000..=7_000_002).contains(&now),
+            "said at its begin: {now}"
+        );
+        let now = answer(9_000_000, 2_000_000).await;
+        assert!(
+            (9_000_000..=9_000_002).contains(&now),
+            "said at its end: {now}"
+        );
+        let now = answer(8_000_000, 100).await;
+        assert!(
+            (8_000_000..=8_000_100).contains(&now),
+            "it was set back: {now}"
         );
     }
 
