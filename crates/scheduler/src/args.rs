@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use service::{Secret, ServiceArgs};
 
 /// Accepts executions, hands them to workers, and records what became of them.
@@ -57,6 +57,13 @@ pub struct Args {
     /// before its turn comes. Those that were accepted together for one line count as one.
     #[arg(long, env = "WAITING_IN_MEMORY", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(100..))]
     pub waiting_in_memory: u32,
+    /// Whether to work with a database that may lose in a crash what it has acknowledged (`fsync=off`,
+    /// `full_page_writes=off`, `synchronous_commit=off`): for work that may be lost.
+    #[arg(
+        long, env = "ALLOW_UNSAFE_DATABASE", action = ArgAction::Set,
+        num_args = 0..=1, default_value_t = false, default_missing_value = "true"
+    )]
+    pub allow_unsafe_database: bool,
     /// Connections for reads and slow changes, beside those of the writers; as many again for tenants' reads.
     #[arg(long, env = "DATABASE_POOL", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub database_pool: u16,

@@ -101,6 +101,7 @@ async fn open_database(
     let database = Database::connect(&secrets.database_url, u32::from(args.database_pool), times)
         .await
         .context("DATABASE_URL: the database can't be opened")?;
+    check_settings(&database, args.allow_unsafe_database).await?;
     let lanes = args.lanes.unwrap_or(LANES);
     let installation = database.install(lanes, rand::random()).await?;
     if args.lanes.is_some_and(|lanes| lanes != installation.lanes) {
@@ -116,6 +117,26 @@ async fn open_database(
         plant(&Seed::read(path)?, &database, installation.lanes).await?;
     }
     Ok((database, installation))
+}
+
+/// Nothing that is acknowledged may be lost: a database that doesn't keep what it has committed is only taken by who
+/// says so.
+async fn check_settings(database: &Database, allow_unsafe: bool) -> anyhow::Result<()> {
+    let settings = database.unsafe_settings().await?.join(", ");
+    if settings.is_empty() {
+        return Ok(());
+    }
+    anyhow::ensure!(
+        allow_unsafe,
+        "DATABASE_URL: with {settings} a crash of the database loses what it has acknowledged. Turn it on, or, if \
+         your work may be lost, set ALLOW_UNSAFE_DATABASE=true"
+    );
+    tracing::warn!(
+        event = "database_unsafe",
+        settings,
+        "a crash of the database loses what it has acknowledged"
+    );
+    Ok(())
 }
 
 async fn plant(seed: &Seed, database: &Database, lanes: u16) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use domain::lane::{Class, Running};
 use proto::v1::{Drain, WorkResponse, work_response};
 use rustc_hash::FxHashSet;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -19,7 +19,10 @@ use crate::dispatch::Bell;
 pub(crate) const MAX_GROUPS: usize = 16;
 
 /// What goes down a worker's stream.
-pub(crate) type Outbound = mpsc::UnboundedSender<Result<WorkResponse, Status>>;
+pub(crate) type Outbound = mpsc::Sender<Result<WorkResponse, Status>>;
+
+/// Messages that may wait for a worker to read them. One that doesn't is cut off: it would fill the memory.
+pub(crate) const UNREAD: usize = 8_192;
 
 /// What a worker says of itself.
 #[derive(Clone, Debug)]
@@ -286,12 +289,29 @@ impl Session {
             .is_some_and(|(_, outbound)| !outbound.is_closed())
     }
 
-    /// Sends a message down its stream; lost if it isn't connected, which Hello sets right.
+    /// Sends a message down its stream; lost if it isn't connected, which Hello sets right. A worker that has left
+    /// too much unread isn't connected from here on.
     pub(crate) fn send(&self, message: work_response::Message) {
-        if let Some((_, outbound)) = &*self.lock_outbound() {
-            let _ = outbound.send(Ok(WorkResponse {
-                message: Some(message),
-            }));
+        let mut stream = self.lock_outbound();
+        let Some((connection, outbound)) = &*stream else {
+            return;
+        };
+        let message = Ok(WorkResponse {
+            message: Some(message),
+        });
+        if let Err(TrySendError::Full(_)) = outbound.try_send(message) {
+            tracing::warn!(
+                event = "worker_does_not_read",
+                worker_id = &*self.worker_id,
+                unread = UNREAD,
+                "a worker doesn't read what it is sent; its stream is cut"
+            );
+            // What it says by that stream doesn't count any more, so the stream ends.
+            let cut =
+                self.current
+                    .compare_exchange(*connection, 0, Ordering::AcqRel, Ordering::Acquire);
+            cut.ok();
+            *stream = None;
         }
     }
 
@@ -496,6 +516,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use proto::v1::Demand;
+
     use super::*;
 
     fn session(window: u32) -> Arc<Session> {
@@ -516,7 +538,7 @@ mod tests {
             (capabilities, profile),
             Duration::from_secs(60),
         );
-        let (outbound, receiver) = mpsc::unbounded_channel();
+        let (outbound, receiver) = mpsc::channel(UNREAD);
         session.attach(1, outbound);
         session.set_window(window, 1);
         // The stream stays open for the length of the test.
@@ -540,6 +562,21 @@ mod tests {
         let mine: Vec<Slot> = (0..4).map_while(|_| session.try_take(0)).collect();
         assert_eq!(mine.len(), 2, "half is left for the other");
         assert_eq!(session.free(1), 2);
+    }
+
+    #[test]
+    fn who_does_not_read_is_cut_off() {
+        let session = session(1);
+        let (outbound, mut unread) = mpsc::channel(UNREAD);
+        session.suspend(2);
+        session.attach(2, outbound);
+        let message = || work_response::Message::Demand(Demand::default());
+        (0..UNREAD).for_each(|_| session.send(message()));
+        assert!(session.is_connected() && session.is_current(2));
+        session.send(message());
+        assert!(!session.is_connected() && !session.is_current(2));
+        let left = std::iter::from_fn(|| unread.try_recv().ok());
+        assert_eq!(left.count(), UNREAD);
     }
 
     #[test]
@@ -578,7 +615,7 @@ mod tests {
     #[test]
     fn processes_of_one_name_are_two_workers_that_are_known_as_namesakes() {
         let sessions = Sessions::new(Arc::new(Bell::new(1)));
-        let (outbound, _receiver) = mpsc::unbounded_channel();
+        let (outbound, _receiver) = mpsc::channel(UNREAD);
         let open = |incarnation, tenant| {
             let (types, queues) = (FxHashSet::default(), FxHashSet::default());
             let capabilities = Capabilities {

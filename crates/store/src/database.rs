@@ -79,6 +79,18 @@ impl Database {
         })
     }
 
+    /// The settings of the server with which a crash may lose what it has acknowledged, as `name=value`.
+    ///
+    /// # Errors
+    /// The server can't be asked.
+    pub async fn unsafe_settings(&self) -> Result<Vec<String>, Error> {
+        const OFF: &str = "select name || '=' || setting from pg_settings
+             where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off'
+             order by name";
+        let select = sqlx::query_scalar(OFF).fetch_all(&self.pool);
+        self.timed("unsafe_settings", "select", select).await
+    }
+
     /// A transaction that sees one tenant's rows. It is over when it is dropped.
     pub(crate) async fn read_for(
         &self,

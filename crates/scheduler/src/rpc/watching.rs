@@ -1,9 +1,12 @@
+use std::collections::VecDeque;
+
 use domain::{ExecutionId, ExecutionState};
 use futures::Stream;
 use proto::internal::v1::{WatchExecutionsRequest, WatchExecutionsResponse};
 use proto::v1::WatchExecutionsResponse as ClientChange;
 use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::describe::{Standing, standing};
@@ -13,13 +16,16 @@ use crate::group::{Change, Input, Watched};
 
 type Changes = Result<WatchExecutionsResponse, Status>;
 
+/// Changes on their way to a watcher that it has not read.
+const UNREAD: usize = 256;
+
 impl Internal {
     /// Where each execution stands, then every change, until all are final or a lane moves away.
     pub(super) async fn watch(
         &self,
         request: WatchExecutionsRequest,
     ) -> Result<impl Stream<Item = Changes> + use<>, Status> {
-        let (sender, mut changes) = mpsc::unbounded_channel();
+        let (sender, changes) = mpsc::unbounded_channel();
         let mut beginnings = Vec::with_capacity(request.execution_ids.len());
         let mut open: FxHashSet<ExecutionId> = FxHashSet::default();
         for bytes in &request.execution_ids {
@@ -28,27 +34,16 @@ impl Internal {
             if !standing.state.is_final() {
                 open.insert(id);
             }
-            beginnings.push(Ok(beginning(id, standing)));
+            beginnings.push(beginning(id, standing));
         }
         drop(sender);
-        Ok(async_stream(beginnings, move |out| async move {
-            while !open.is_empty() {
-                let change = match changes.recv().await {
-                    Some(Watched::Change(change)) => change,
-                    Some(Watched::Moved(id)) => {
-                        let _ = out.send(Err(no_owner(id)));
-                        return;
-                    }
-                    None => return,
-                };
-                if change.state.is_final() {
-                    open.remove(&change.id);
-                }
-                if out.send(Ok(told(&change))).is_err() {
-                    return;
-                }
-            }
-        }))
+        let (out, answers) = mpsc::channel(UNREAD);
+        let told = Told {
+            pending: VecDeque::from(beginnings),
+            open,
+        };
+        tokio::spawn(told.tell(changes, out));
+        Ok(ReceiverStream::new(answers))
     }
 
     /// Watches first and reads afterwards: nothing falls between.
@@ -69,21 +64,53 @@ impl Internal {
     }
 }
 
-/// What was there at the beginning, then what `produce` sends.
-fn async_stream<F, Fut>(beginnings: Vec<Changes>, produce: F) -> impl Stream<Item = Changes>
-where
-    F: FnOnce(mpsc::UnboundedSender<Changes>) -> Fut,
-    Fut: Future<Output = ()> + Send + 'static,
-{
-    let (sender, receiver) = mpsc::unbounded_channel();
-    for change in beginnings {
-        let _ = sender.send(change);
-    }
-    tokio::spawn(produce(sender));
-    tokio_stream::wrappers::UnboundedReceiverStream::new(receiver)
+/// What a watcher is to be told. Of an execution that changes faster than it reads, it is told the last: so no
+/// more than one change of each waits for it, however slowly it reads.
+struct Told {
+    pending: VecDeque<ClientChange>,
+    /// Those that may change.
+    open: FxHashSet<ExecutionId>,
 }
 
-fn beginning(id: ExecutionId, standing: Standing) -> WatchExecutionsResponse {
+impl Told {
+    /// Tells what there is, until all are final, a lane moves away, or nobody listens.
+    async fn tell(
+        mut self,
+        mut changes: mpsc::UnboundedReceiver<Watched>,
+        out: mpsc::Sender<Changes>,
+    ) {
+        while !(self.open.is_empty() && self.pending.is_empty()) {
+            tokio::select! {
+                biased;
+                room = out.reserve(), if !self.pending.is_empty() => {
+                    let Ok(room) = room else { return };
+                    let change = self.pending.pop_front();
+                    room.send(Ok(WatchExecutionsResponse { change }));
+                }
+                change = changes.recv(), if !self.open.is_empty() => match change {
+                    Some(Watched::Change(change)) => self.note(&change),
+                    Some(Watched::Moved(id)) => {
+                        let _ = out.send(Err(no_owner(id))).await;
+                        return;
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn note(&mut self, change: &Change) {
+        if change.state.is_final() {
+            self.open.remove(&change.id);
+        }
+        let told = told(change);
+        let earlier = |it: &ClientChange| it.execution_id == told.execution_id;
+        self.pending.retain(|it| !earlier(it));
+        self.pending.push_back(told);
+    }
+}
+
+fn beginning(id: ExecutionId, standing: Standing) -> ClientChange {
     let Standing {
         state,
         reason,
@@ -95,7 +122,7 @@ fn beginning(id: ExecutionId, standing: Standing) -> WatchExecutionsResponse {
     response(id, (state, reason), attempt, fence, worker)
 }
 
-fn told(change: &Change) -> WatchExecutionsResponse {
+fn told(change: &Change) -> ClientChange {
     let standing = (change.state, change.reason as i32);
     response(
         change.id,
@@ -112,16 +139,75 @@ fn response(
     attempt: u16,
     fence: u64,
     worker_id: String,
-) -> WatchExecutionsResponse {
-    let change = ClientChange {
+) -> ClientChange {
+    ClientChange {
         execution_id: id.to_string(),
         state: state as i32,
         reason,
         attempt: u32::from(attempt),
         fence,
         worker_id,
-    };
-    WatchExecutionsResponse {
-        change: Some(change),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use domain::{IdKey, LaneId, Micros, Reason};
+
+    use super::*;
+
+    fn change(number: u64, attempt: u16, state: ExecutionState) -> Change {
+        let id = ExecutionId::new(LaneId(0), number, Micros(0), &IdKey::new([1; 16]));
+        let (reason, fence, worker) = (Reason::None, 1, Arc::from("w"));
+        Change {
+            id,
+            state,
+            reason,
+            attempt,
+            fence,
+            worker,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_is_told_the_last_of_each() {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let (out, mut answers) = mpsc::channel(1);
+        let ids = [1, 2].map(|number| change(number, 1, ExecutionState::Running).id);
+        for attempt in 1..=100 {
+            for number in [1, 2] {
+                let state = match attempt {
+                    100 => ExecutionState::Failed,
+                    _ => ExecutionState::Running,
+                };
+                let change = change(number, attempt, state);
+                sender.send(Watched::Change(change)).ok();
+            }
+        }
+        let told = Told {
+            pending: VecDeque::new(),
+            open: ids.into_iter().collect(),
+        };
+        let telling = tokio::spawn(told.tell(changes, out));
+        // On this one thread it takes in all that has been said before anything is read.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let mut told = Vec::new();
+        while let Some(Ok(answer)) = answers.recv().await {
+            told.push(answer.change.unwrap_or_default());
+        }
+        telling.await.expect("it ends by itself");
+        assert!(told.len() <= 4, "{told:?}");
+        for id in ids {
+            let mut of_it = told.iter().filter(|it| it.execution_id == id.to_string());
+            let last = of_it.next_back().expect("it is told of");
+            assert_eq!(
+                (last.attempt, last.state()),
+                (100, proto::v1::ExecutionState::Failed)
+            );
+        }
     }
 }

@@ -103,7 +103,8 @@ impl WorkStream {
         let first = proto::v1::WorkResponse {
             message: Some(welcome),
         };
-        let _ = outbound.send(Ok(first));
+        // The first message of all has room.
+        let _ = outbound.try_send(Ok(first));
         self.session.attach(self.connection, outbound);
         self.session.drain_again();
         tracing::info!(

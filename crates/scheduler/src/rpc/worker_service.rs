@@ -4,12 +4,13 @@ use futures::StreamExt;
 use proto::v1::worker_service_server::WorkerService;
 use proto::v1::{Hello, WorkRequest, WorkResponse, work_request};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::work_stream::WorkStream;
 use crate::credentials::check_worker;
+use crate::session::UNREAD;
 use crate::shared::{Groups, Shared};
 
 /// What workers are served.
@@ -29,7 +30,7 @@ impl WorkerApi {
     }
 }
 
-type Responses = UnboundedReceiverStream<Result<WorkResponse, Status>>;
+type Responses = ReceiverStream<Result<WorkResponse, Status>>;
 
 #[tonic::async_trait]
 impl WorkerService for WorkerApi {
@@ -44,7 +45,7 @@ impl WorkerService for WorkerApi {
         let address = address.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
         let mut requests = request.into_inner();
         let hello = hello_of(requests.message().await?)?;
-        let (outbound, responses) = mpsc::unbounded_channel();
+        let (outbound, responses) = mpsc::channel(UNREAD);
         let stream = WorkStream::open(
             Arc::clone(&self.shared),
             self.groups.clone(),
@@ -54,7 +55,7 @@ impl WorkerService for WorkerApi {
         .await?;
         stream.introduce(address);
         tokio::spawn(stream.serve(requests, self.shutdown.clone()));
-        let responses: Responses = UnboundedReceiverStream::new(responses);
+        let responses: Responses = ReceiverStream::new(responses);
         let ended = self.shutdown.clone().cancelled_owned();
         Ok(Response::new(responses.take_until(ended).boxed()))
     }

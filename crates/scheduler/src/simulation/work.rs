@@ -22,6 +22,7 @@ use super::replica::{Replica, WORKER_LEASE};
 use super::storage::{TENANT, TYPE};
 use super::world::World;
 use crate::rpc::WorkStream;
+use crate::session::UNREAD;
 
 const SLOTS: u32 = 6;
 /// How often it looks at its leases, its results and who there is.
@@ -213,7 +214,7 @@ impl Worker {
             held: self.all_held(),
             window: SLOTS / 2,
         };
-        let (outbound, mut responses) = mpsc::unbounded_channel();
+        let (outbound, mut responses) = mpsc::channel(UNREAD);
         let sent = Instant::now();
         let (shared, groups) = (
             std::sync::Arc::clone(&replica.shared),
