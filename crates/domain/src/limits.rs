@@ -9,6 +9,10 @@ use crate::Micros;
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// Output: 64 KiB.
 pub const MAX_OUTPUT_BYTES: usize = 64 << 10;
+/// A checkpoint's state: 256 KiB.
+pub const MAX_CHECKPOINT_BYTES: usize = 256 << 10;
+/// A progress's note: 255 bytes, cut.
+pub const MAX_NOTE_BYTES: usize = 255;
 /// Error text: 8 KiB, cut.
 pub const MAX_ERROR_BYTES: usize = 8 << 10;
 /// An error's class: 128 bytes, cut.

@@ -77,17 +77,34 @@ impl Rig {
     /// A scheduler doesn't answer.
     pub async fn under_way(&self) -> Result<Vec<UnderWay>> {
         let mut all = Vec::new();
+        for (scheduler, text) in self.metrics_of_schedulers().await? {
+            let count = |what| sum_of(&text, &format!("queue_messages_{what}_total"));
+            let dequeued = count("dequeued");
+            all.push(UnderWay {
+                scheduler,
+                running: dequeued - count("acknowledged") - count("rejected"),
+                waiting: count("enqueued") - dequeued,
+            });
+        }
+        Ok(all)
+    }
+
+    /// The sum of a metric over all label sets of all live schedulers.
+    ///
+    /// # Errors
+    /// A scheduler doesn't answer.
+    pub async fn total(&self, name: &str) -> Result<f64> {
+        let all = self.metrics_of_schedulers().await?;
+        Ok(all.iter().map(|(_, text)| sum_of(text, name)).sum())
+    }
+
+    async fn metrics_of_schedulers(&self) -> Result<Vec<(String, String)>> {
+        let mut all = Vec::new();
         for member in self.cluster.members() {
             if member.service() == Service::Scheduler && member.alive() {
                 let url = format!("http://{}/metrics", member.admin_address());
                 let text = reqwest::get(url).await?.error_for_status()?.text().await?;
-                let count = |what| sum_of(&text, &format!("queue_messages_{what}_total"));
-                let dequeued = count("dequeued");
-                all.push(UnderWay {
-                    scheduler: member.instance().to_owned(),
-                    running: dequeued - count("acknowledged") - count("rejected"),
-                    waiting: count("enqueued") - dequeued,
-                });
+                all.push((member.instance().to_owned(), text));
             }
         }
         Ok(all)

@@ -33,6 +33,7 @@ pub(crate) struct OutcomeFamilies {
     pub(crate) duration: HistogramVec,
     pub(crate) enqueue_to_start: HistogramVec,
     pub(crate) to_completion: HistogramVec,
+    pub(crate) items: IntCounterVec,
 }
 
 impl LineFamilies {
@@ -115,6 +116,11 @@ impl OutcomeFamilies {
                 "schedule_to_completion_seconds",
                 "From the scheduled time to the final state.",
                 &["queue_name"],
+            )?,
+            items: all.counters(
+                "execution_items_processed_total",
+                "Items that handlers counted.",
+                &["job_name", "status"],
             )?,
         })
     }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use domain::lane::Class;
-use domain::{AttemptResult, Decision, FinalState, Micros, Reason, Verdict};
+use domain::{AttemptResult, Decision, FinalState, Items, Micros, Reason, Verdict};
 use prometheus::{Histogram, IntCounter};
 use rustc_hash::FxHashMap;
 
@@ -67,6 +67,8 @@ struct LineMetrics {
     enqueue_to_start: Histogram,
     to_dispatch: Histogram,
     to_completion: Histogram,
+    /// By status, in the order of `Items::by_status`.
+    items: [IntCounter; 3],
 }
 
 impl LinesMetrics {
@@ -198,6 +200,9 @@ impl LineMetrics {
                 .with_label_values(&[priority]),
             to_dispatch: families.queue.to_dispatch.with_label_values(&[queue]),
             to_completion: families.outcome.to_completion.with_label_values(&[queue]),
+            items: Items::default()
+                .by_status()
+                .map(|(status, _)| families.outcome.items.with_label_values(&[job, status])),
         }
     }
 
@@ -218,6 +223,12 @@ impl LineMetrics {
         ) {
             self.duration.observe(seconds(end.run_us));
             self.enqueue_to_start.observe(seconds(end.start_us));
+        }
+        if !end.items.is_none() {
+            let counts = end.items.by_status();
+            for (counter, (_, count)) in self.items.iter().zip(counts) {
+                counter.inc_by(count);
+            }
         }
         let status = Status::of(&end.decision);
         if let Some(status) = status {

@@ -180,6 +180,6 @@ fn posted(
         head: Arc::clone(head),
         place: Posted::place(windows, home.hour()),
     };
-    let work = Arc::clone(&item.work);
-    (Posted { execution, key }, Known { id, work })
+    let (work, saved) = (Arc::clone(&item.work), None);
+    (Posted { execution, key }, Known { id, work, saved })
 }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::lane::Class;
+use bytes::Bytes;
+use domain::lane::{CheckpointMark, Class};
 use domain::{ExecutionId, IdKey, LaneId, Micros, RetryPolicy};
 use proto::v1::{ClusterView, SchedulerAddress};
 use service::SpanSink;
@@ -70,9 +71,28 @@ pub(crate) struct Work {
 pub(crate) struct Known {
     pub(crate) id: ExecutionId,
     pub(crate) work: Arc<Work>,
+    /// What it goes on from. Of one that runs, what its attempt began with.
+    pub(crate) saved: Option<Arc<SavedState>>,
+}
+
+/// What an attempt saved for the next.
+#[derive(Debug)]
+pub(crate) struct SavedState {
+    pub(crate) mark: CheckpointMark,
+    pub(crate) state: Bytes,
 }
 
 impl Known {
+    /// Which checkpoint it is that it goes on from.
+    pub(crate) fn saved_mark(&self) -> Option<CheckpointMark> {
+        self.saved.as_ref().map(|saved| saved.mark)
+    }
+
+    /// What it takes in memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.work.bytes() + self.saved.as_ref().map_or(0, |saved| saved.state.len())
+    }
+
     /// When its total time is over, if it has any.
     pub(crate) fn expires(&self) -> Option<Micros> {
         let Work {

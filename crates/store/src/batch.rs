@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use domain::lane::{DueMark, Row, TimedEntry};
-use domain::{AttemptResult, Budgets, ExecutionId, ExecutionState, Hour, LaneId, Micros, Reason};
+use domain::lane::{CheckpointMark, DueMark, Row, TimedEntry};
+use domain::{
+    AttemptResult, Budgets, ExecutionId, ExecutionState, Hour, Items, LaneId, Micros, Progress,
+    Reason,
+};
 
 use crate::NewExecution;
 
@@ -17,6 +20,8 @@ pub struct Batch {
     pub executions: Vec<NewExecution>,
     /// The outcomes of the attempts that the rows end.
     pub outcomes: Vec<Outcome>,
+    /// What running executions save.
+    pub checkpoints: Vec<Checkpoint>,
     /// What waits for a time beyond what has been read of the `due` table.
     pub due: Vec<DueEntry>,
     /// The idempotency keys of the executions that have one.
@@ -105,6 +110,31 @@ pub struct Outcome {
     pub output_type: Option<String>,
     /// Whether its trace is kept.
     pub trace_kept: bool,
+    /// What the handler counted.
+    pub items: Items,
+    /// How far it said that it is, last.
+    pub progress: Option<Progress>,
+    /// Where the row goes.
+    pub place: Place,
+}
+
+/// What an attempt saved for the next: a row of `checkpoint`.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its execution's lane.
+    pub lane: LaneId,
+    /// Its execution's number.
+    pub seq: u64,
+    /// Its execution's home hour.
+    pub home: Hour,
+    /// The tenant's number.
+    pub tenant: i32,
+    /// Its place among the execution's.
+    pub mark: CheckpointMark,
+    /// The handler's own bytes.
+    pub state: bytes::Bytes,
+    /// How far the attempt is.
+    pub progress: Option<Progress>,
     /// Where the row goes.
     pub place: Place,
 }

@@ -147,10 +147,13 @@ impl CarryOver for Database {
 }
 
 impl Departure {
+    /// The tables whose windows go together, by the home of executions.
+    pub const TABLES: [Table; 3] = [Table::Execution, Table::Outcome, Table::Checkpoint];
+
     /// What the lane lets go of by it.
     #[must_use]
-    pub fn words(&self) -> [LetGo; 2] {
-        [Table::Execution, Table::Outcome].map(|table| LetGo {
+    pub fn words(&self) -> [LetGo; 3] {
+        Self::TABLES.map(|table| LetGo {
             lane: self.lane,
             table,
             window: self.window,
@@ -240,7 +243,7 @@ impl Session<'_> {
     /// number; at most `limit`.
     async fn lasting_failures(&mut self, limit: usize) -> Result<Vec<u64>, Error> {
         let mut failures = Vec::new();
-        for leaf in outcome_leaves(self.windows, self.departure.window) {
+        for leaf in leaves_of(self.windows, Table::Outcome, self.departure.window) {
             // One that was tried again since has other rows beside these; it is kept as well.
             let sql = format!(
                 "select o.seq from queue q cross join lateral (
@@ -276,36 +279,45 @@ impl Session<'_> {
     }
 
     async fn copy(&mut self, seqs: &[u64]) -> Result<(), Error> {
-        let Departure { lane, window, .. } = self.departure;
-        let executions = self
-            .windows
-            .leaves(Table::Execution, window.from, Hour(window.to.0 - 1));
-        let executions = executions.map(|leaf| (leaf, "kept_execution"));
-        let outcomes = outcome_leaves(self.windows, *window).map(|leaf| (leaf, "kept_outcome"));
         let asked: Vec<i64> = seqs.iter().copied().map(as_stored).collect();
-        for (leaf, kept) in executions.chain(outcomes) {
-            let sql = format!(
-                "insert into {kept} select r.* from unnest($2::int8[]) s (seq)
-                 cross join lateral (select * from {leaf} r
-                     where r.lane = $1 and r.seq = s.seq and r.win >= $3 and r.win < $4 offset 0) r
-                 on conflict do nothing"
-            );
-            let statement = sqlx::query(AssertSqlSafe(sql))
-                .bind(number(*lane))
-                .bind(&asked)
-                .bind(window.from.0)
-                .bind(window.to.0)
-                .execute(&mut *self.connection);
-            self.database
-                .timed("carry_over", "insert", statement)
-                .await?;
+        for table in Departure::TABLES {
+            let leaves = leaves_of(self.windows, table, self.departure.window);
+            for leaf in leaves.map(str::to_owned).collect::<Vec<_>>() {
+                self.copy_from(table, &leaf, &asked).await?;
+            }
         }
         Ok(())
     }
+
+    async fn copy_from(&mut self, table: Table, leaf: &str, seqs: &[i64]) -> Result<(), Error> {
+        let Departure { lane, window, .. } = self.departure;
+        let Some(kept) = table.kept() else {
+            return Ok(());
+        };
+        // Of what was saved only the last is ever read. OFFSET 0 keeps the look-up of each number a look-up.
+        let which = match table {
+            Table::Checkpoint => "order by r.fence desc, r.number desc limit 1",
+            _ => "offset 0",
+        };
+        let sql = format!(
+            "insert into {kept} select r.* from unnest($2::int8[]) s (seq)
+             cross join lateral (select * from {leaf} r
+                 where r.lane = $1 and r.seq = s.seq and r.win >= $3 and r.win < $4 {which}) r
+             on conflict do nothing"
+        );
+        let statement = sqlx::query(AssertSqlSafe(sql))
+            .bind(number(*lane))
+            .bind(seqs)
+            .bind(window.from.0)
+            .bind(window.to.0)
+            .execute(&mut *self.connection);
+        let copied = self.database.timed("carry_over", "insert", statement);
+        copied.await.map(drop)
+    }
 }
 
-fn outcome_leaves(windows: &WindowMap, window: HourRange) -> impl Iterator<Item = &str> {
-    windows.leaves(Table::Outcome, window.from, Hour(window.to.0 - 1))
+fn leaves_of(windows: &WindowMap, table: Table, window: HourRange) -> impl Iterator<Item = &str> {
+    windows.leaves(table, window.from, Hour(window.to.0 - 1))
 }
 
 fn as_number(seq: i64) -> u64 {

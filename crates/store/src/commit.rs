@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use domain::Micros;
 use domain::lane::{Link, Row};
+use domain::{Items, Micros, Progress};
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
-use crate::batch::{Batch, DueEntry, KeptEntry, NewKey, Outcome};
+use crate::batch::{Batch, Checkpoint, DueEntry, KeptEntry, NewKey, Outcome};
 use crate::chain::{as_stored, jump_to};
 use crate::inbox::Posted;
 use crate::lane_lease::number;
@@ -31,6 +31,7 @@ pub(crate) fn statement(
     statement.chain(windows, &batch.rows)?;
     statement.executions(windows, &batch.executions)?;
     statement.outcomes(windows, &batch.outcomes)?;
+    statement.checkpoints(windows, &batch.checkpoints)?;
     statement.due(windows, &batch.due)?;
     statement.kept(&batch.kept);
     Ok(statement.finish(batch.rows.len()))
@@ -262,11 +263,45 @@ impl Statement {
     fn outcomes(&mut self, windows: &WindowMap, all: &[Outcome]) -> Result<(), Error> {
         let leaf = |o: &Outcome| windows.place(o.place, Table::Outcome, o.home);
         for (leaf, outcomes) in grouped(all, leaf)? {
-            let columns = outcome_columns(self, &outcomes);
-            let names = "win, lane, seq, fence, tenant, queue, attempt, result, state, reason,
+            let mut columns = outcome_columns(self, &outcomes).to_vec();
+            let mut names = "win, lane, seq, fence, tenant, queue, attempt, result, state, reason,
                 attempts_used, lost_used, worker, claimed_at, queued_us, dispatch_us, run_us, report_us,
-                next_at, error_class, error_message, output, output_type, trace_kept";
+                next_at, error_class, error_message, output, output_type, trace_kept"
+                .to_owned();
+            // Few say anything of these: who doesn't pays nothing for them.
+            if outcomes.iter().any(|o| !o.items.is_none()) {
+                columns.extend(items_columns(self, &outcomes));
+                names.push_str(", items_success, items_failed, items_skipped");
+            }
+            if outcomes.iter().any(|o| o.progress.is_some()) {
+                columns.extend(progress_columns(self, &outcomes, |o| o.progress.as_ref()));
+                names.push_str(PROGRESS_NAMES);
+            }
             let part = format!("o{}", self.parts.len());
+            self.parts.push(format!(
+                "{part} as (insert into {leaf} ({names}, at)
+                 select u.*, {AT} from unnest({}) u ({names}))",
+                columns.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    fn checkpoints(&mut self, windows: &WindowMap, all: &[Checkpoint]) -> Result<(), Error> {
+        let leaf = |c: &Checkpoint| windows.place(c.place, Table::Checkpoint, c.home);
+        for (leaf, saved) in grouped(all, leaf)? {
+            let mut columns = vec![
+                self.column("int4", each(&saved, |c| c.home.0)),
+                self.column("int2", each(&saved, |c| number(c.lane))),
+                self.column("int8", each(&saved, |c| as_stored(c.seq))),
+                self.column("int8", each(&saved, |c| as_stored(c.mark.fence))),
+                self.column("int8", each(&saved, |c| as_stored(c.mark.number))),
+                self.column("int4", each(&saved, |c| c.tenant)),
+                self.column("bytea", saved.iter().map(|c| &c.state[..]).collect()),
+            ];
+            columns.extend(progress_columns(self, &saved, |c| c.progress.as_ref()));
+            let names = format!("win, lane, seq, fence, number, tenant, state{PROGRESS_NAMES}");
+            let part = format!("s{}", self.parts.len());
             self.parts.push(format!(
                 "{part} as (insert into {leaf} ({names}, at)
                  select u.*, {AT} from unnest({}) u ({names}))",
@@ -410,6 +445,34 @@ fn outcome_columns(to: &mut Statement, outcomes: &[&Outcome]) -> [String; 24] {
             all.iter().map(|o| o.output_type.as_deref()).collect(),
         ),
         to.column("bool", each(all, |o| o.trace_kept)),
+    ]
+}
+
+const PROGRESS_NAMES: &str = ", progress_done, progress_total, progress_note";
+
+fn progress_columns<T>(
+    to: &mut Statement,
+    items: &[&T],
+    progress: impl Fn(&T) -> Option<&Progress>,
+) -> [String; 3] {
+    let all: Vec<Option<&Progress>> = items.iter().map(|item| progress(item)).collect();
+    [
+        to.column("int8", each(&all, |p| p.map(|p| as_stored(p.done)))),
+        to.column("int8", each(&all, |p| p.map(|p| as_stored(p.total)))),
+        to.column("text", each(&all, |p| p.map(|p| p.note.to_string()))),
+    ]
+}
+
+/// Nothing counted is nothing stored.
+fn items_columns(to: &mut Statement, outcomes: &[&Outcome]) -> [String; 3] {
+    let counts = |of: fn(&Items) -> u64| {
+        let count = move |o: &&Outcome| (!o.items.is_none()).then(|| as_stored(of(&o.items)));
+        each(outcomes, count)
+    };
+    [
+        to.column("int8", counts(|items| items.success)),
+        to.column("int8", counts(|items| items.failed)),
+        to.column("int8", counts(|items| items.skipped)),
     ]
 }
 

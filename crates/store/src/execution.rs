@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::lane::{Class, DueMark, Span, StoredPage, TimedEntry, Wait};
-use domain::{Budgets, ExecutionState, Hour, LaneId, Micros, Priority, Reason};
+use domain::lane::{CheckpointMark, Class, DueMark, Span, StoredPage, TimedEntry, Wait};
+use domain::{Budgets, ExecutionState, Hour, Items, LaneId, Micros, Priority, Progress, Reason};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use crate::batch::{KeptEntry, Place};
 use crate::chain::as_stored;
+use crate::checkpoint::{StoredCheckpoint, read_progress};
 use crate::lane_lease::number;
 use crate::timestamp::Timestamp;
 use crate::window::Table;
@@ -110,6 +111,10 @@ pub struct StoredAttempt {
     pub trace_kept: bool,
     /// What was used up by then.
     pub budgets: Budgets,
+    /// What its handler counted.
+    pub items: Items,
+    /// How far it was.
+    pub progress: Option<Progress>,
 }
 
 /// An execution as its rows tell it.
@@ -143,7 +148,8 @@ impl Database {
             let sql = format!(
                 "select attempt, fence, result, state, reason, worker, claimed_at, queued_us,
                      dispatch_us, run_us, report_us, at, next_at, error_class, error_message, output,
-                     output_type, trace_kept, attempts_used, lost_used
+                     output_type, trace_kept, attempts_used, lost_used, items_success, items_failed,
+                     items_skipped, progress_done, progress_total, progress_note
                  from {table} where lane = $1 and seq = $2 and win = $3 order by fence"
             );
             let statement = sqlx::query(AssertSqlSafe(sql))
@@ -229,6 +235,19 @@ pub trait ReadExecutions: Send + Sync {
         seqs: &[u64],
     ) -> Result<Vec<(u64, Micros)>, Error>;
 
+    /// The states of checkpoints of executions of a lane and a home hour, as the chain names them; of those that
+    /// are there, in the order asked for, until they make up `bytes`. The first comes however large it is.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    async fn states(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        what: (&[(u64, CheckpointMark)], u64),
+    ) -> Result<Vec<(u64, Bytes)>, Error>;
+
     /// The executions of a class in a span of numbers that were accepted for at once, whatever became of them.
     /// Looks at so many rows of the span, of whichever class: so there may be more of them.
     ///
@@ -253,6 +272,17 @@ pub trait ReadExecutions: Send + Sync {
         place: ExecutionPlace,
     ) -> Result<Option<StoredExecution>, Error>;
 
+    /// The last that the handler of a tenant's execution saved.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    async fn last_checkpoint(
+        &self,
+        windows: &WindowMap,
+        tenant: i32,
+        place: ExecutionPlace,
+    ) -> Result<Option<StoredCheckpoint>, Error>;
+
     /// Whether a tenant's execution waits for a time in the tables. One that came through the inbox doesn't
     /// until its lane's owner has read it.
     ///
@@ -269,6 +299,15 @@ pub trait ReadExecutions: Send + Sync {
 
 #[async_trait]
 impl ReadExecutions for Database {
+    async fn last_checkpoint(
+        &self,
+        windows: &WindowMap,
+        tenant: i32,
+        place: ExecutionPlace,
+    ) -> Result<Option<StoredCheckpoint>, Error> {
+        self.select_last_checkpoint(windows, tenant, place).await
+    }
+
     async fn is_tabled(
         &self,
         windows: &WindowMap,
@@ -351,6 +390,16 @@ impl ReadExecutions for Database {
         Ok(found
             .map(|(seq, at)| (u64::try_from(seq).unwrap_or(0), at.0))
             .collect())
+    }
+
+    async fn states(
+        &self,
+        windows: &WindowMap,
+        lane: LaneId,
+        home: Hour,
+        what: (&[(u64, CheckpointMark)], u64),
+    ) -> Result<Vec<(u64, Bytes)>, Error> {
+        self.select_states(windows, (lane, home), what).await
     }
 
     async fn stored(
@@ -590,12 +639,24 @@ fn read_attempt(row: &PgRow) -> Result<StoredAttempt, Error> {
             attempts: used(row, 18)?,
             lost: used(row, 19)?,
         },
+        items: Items {
+            success: counted(row, 20)?,
+            failed: counted(row, 21)?,
+            skipped: counted(row, 22)?,
+        },
+        progress: read_progress(row, 23)?,
     })
 }
 
 fn used(row: &PgRow, place: usize) -> Result<u16, Error> {
     let used: i16 = row.try_get(place).map_err(Error::of("budgets"))?;
     Ok(u16::try_from(used).unwrap_or(0))
+}
+
+/// What handlers count, where they do.
+fn counted(row: &PgRow, place: usize) -> Result<u64, Error> {
+    let counted: Option<i64> = row.try_get(place).map_err(Error::of("items"))?;
+    Ok(u64::try_from(counted.unwrap_or(0)).unwrap_or(0))
 }
 
 fn read_due(row: &PgRow) -> Result<TimedEntry, Error> {

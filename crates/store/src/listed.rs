@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::lane::CheckpointMark;
 use domain::{ExecutionState, Hour, LaneId, Micros, Priority};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -91,10 +92,12 @@ pub struct LastEnd {
     pub last: LastOutcome,
     /// What was submitted is kept apart, beyond its window.
     pub is_kept: bool,
+    /// Its last checkpoint.
+    pub saved: Option<CheckpointMark>,
 }
 
 /// Looks executions up, each in all the tables that its row may be in.
-fn by_place_sql(tables: &[&str], look_up: impl Fn(&str) -> String) -> String {
+pub(crate) fn by_place_sql(tables: &[&str], look_up: impl Fn(&str) -> String) -> String {
     let looks: Vec<String> = tables.iter().map(|table| look_up(table)).collect();
     format!(
         "select r.* from unnest($1::int2[], $2::int8[], $3::int4[]) u (lane, seq, win)
@@ -185,17 +188,22 @@ impl Database {
                  where r.lane = u.lane and r.seq = u.seq and r.win = u.win limit 1)"
             )
         });
-        let rows = self.look_up(connection, "executions_kept", sql, places);
+        let rows = self.look_up(&mut *connection, "executions_kept", sql, places);
         let kept = rows.await?;
+        let saved = self.select_last_marks(connection, windows, places).await?;
         let kept: BTreeSet<(LaneId, u64)> = kept.iter().map(read_key).collect::<Result<_, _>>()?;
         let ends = last.into_iter().map(|(key, last)| {
-            let is_kept = kept.contains(&key);
-            (key, LastEnd { last, is_kept })
+            let end = LastEnd {
+                last,
+                is_kept: kept.contains(&key),
+                saved: saved.get(&key).copied(),
+            };
+            (key, end)
         });
         Ok(ends.collect())
     }
 
-    async fn look_up(
+    pub(crate) async fn look_up(
         &self,
         reader: &mut PgConnection,
         name: &'static str,
@@ -216,7 +224,7 @@ impl Database {
 
 /// Executions by the tables in which their rows may be. All tables of one are read by one statement: a row
 /// that moves from one to another meanwhile is in one of them.
-fn by_tables<'a>(
+pub(crate) fn by_tables<'a>(
     windows: &'a WindowMap,
     table: Table,
     all: &[ExecutionPlace],
@@ -229,7 +237,7 @@ fn by_tables<'a>(
     groups
 }
 
-fn read_key(row: &PgRow) -> Result<(LaneId, u64), Error> {
+pub(crate) fn read_key(row: &PgRow) -> Result<(LaneId, u64), Error> {
     let read = Error::of("listed_key");
     let seq: i64 = row.try_get(1).map_err(&read)?;
     let lane = lane_id(row.try_get(0).map_err(&read)?);

@@ -61,7 +61,8 @@ impl Election {
                      and not exists (select from kept_outcome later where later.lane = o.lane
                          and later.seq = o.seq and later.fence > o.fence)
                  limit $3),
-             o as (delete from kept_outcome k using over where k.lane = over.lane and k.seq = over.seq)
+             o as (delete from kept_outcome k using over where k.lane = over.lane and k.seq = over.seq),
+             c as (delete from kept_checkpoint k using over where k.lane = over.lane and k.seq = over.seq)
              delete from kept_execution k using over where k.lane = over.lane and k.seq = over.seq";
         let mut connection = self.connection.take().await?;
         let mut fenced = term.begin(&mut connection).await?;

@@ -26,17 +26,20 @@ pub enum Table {
     Idempotency,
     /// By the hour of the insertion.
     Inbox,
+    /// By its execution's home hour.
+    Checkpoint,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Chain,
         Self::Execution,
         Self::Outcome,
         Self::Due,
         Self::Idempotency,
         Self::Inbox,
+        Self::Checkpoint,
     ];
 
     /// Its name.
@@ -49,6 +52,7 @@ impl Table {
             Self::Due => "due",
             Self::Idempotency => "idempotency",
             Self::Inbox => "inbox",
+            Self::Checkpoint => "checkpoint",
         }
     }
 
@@ -58,6 +62,7 @@ impl Table {
             Self::Execution => Some("kept_execution"),
             Self::Outcome => Some("kept_outcome"),
             Self::Due => Some("kept_due"),
+            Self::Checkpoint => Some("kept_checkpoint"),
             Self::Chain | Self::Idempotency | Self::Inbox => None,
         }
     }
@@ -91,7 +96,9 @@ impl Table {
     /// How many hours a window of it stays beyond its last.
     fn stays(self, retention: Retention) -> i32 {
         match self {
-            Self::Execution | Self::Outcome => retention.history.max(retention.slack),
+            Self::Execution | Self::Outcome | Self::Checkpoint => {
+                retention.history.max(retention.slack)
+            }
             Self::Idempotency => KEY_HOURS + retention.slack,
             Self::Chain | Self::Due | Self::Inbox => retention.slack,
         }

@@ -14,7 +14,7 @@ use store::{
 use uuid::Uuid;
 
 /// What has rows of tenants and is read, or may be, by name.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "execution",
     "outcome",
     "due",
@@ -23,6 +23,8 @@ const TABLES: [&str; 8] = [
     "kept_execution",
     "kept_outcome",
     "kept_due",
+    "checkpoint",
+    "kept_checkpoint",
 ];
 
 /// A row each of tenants 1 and 2 in every table.
@@ -41,6 +43,9 @@ const FILL: &str = "
     insert into kept_execution select * from execution;
     insert into kept_outcome select * from outcome;
     insert into kept_due select * from due;
+    insert into checkpoint (win, lane, seq, fence, number, tenant, at, state)
+    select win, lane, seq, 1, 1, tenant, at, 'state' from execution;
+    insert into kept_checkpoint select * from checkpoint;
     insert into idempotency (win, key, fingerprint, tenant, id)
     select {win} / 24 * 24, gen_random_uuid(), 1, t, gen_random_uuid() from generate_series(1, 2) t;
     insert into inbox (win, lane, kind, seq, tenant, queue, priority, job_type, home)
@@ -117,7 +122,7 @@ impl World {
             .bind(self.term.now().hour().0)
             .fetch_all(&mut self.connection);
         let mut tables: Vec<String> = leaves.await.unwrap();
-        assert_eq!(tables.len(), 5);
+        assert_eq!(tables.len(), 6);
         tables.extend(TABLES.map(str::to_owned));
         tables
     }
@@ -216,6 +221,14 @@ async fn assert_each_reads_its_own(world: &World) {
             .unwrap();
         assert_eq!(found.is_some(), there, "tenant {tenant}, {seq}");
         assert!(found.is_none_or(|found| found.attempts.len() == 1));
+        let saved = world
+            .database
+            .last_checkpoint(&world.windows, tenant, place(seq));
+        assert_eq!(
+            saved.await.unwrap().is_some(),
+            there,
+            "tenant {tenant}, {seq}"
+        );
     }
 }
 

@@ -7,6 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::client::is_final;
+use crate::progress_view::{
+    CheckpointView, ItemsView, ProgressView, checkpoint, items_counted, progress,
+};
 use crate::text;
 
 /// An execution for programs. Durations are in milliseconds.
@@ -33,6 +36,10 @@ pub(crate) struct ExecutionView<'a> {
     max_lost: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ProgressView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<CheckpointView<'a>>,
     attempts: Vec<AttemptView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<Value>,
@@ -61,6 +68,10 @@ struct AttemptView<'a> {
     recorded_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<ItemsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<ProgressView<'a>>,
 }
 
 impl<'a> From<&'a Execution> for ExecutionView<'a> {
@@ -86,6 +97,8 @@ impl<'a> From<&'a Execution> for ExecutionView<'a> {
             max_attempts: execution.max_attempts,
             max_lost: execution.max_lost,
             expires_at: execution.expires_at.as_ref().and_then(text::timestamp),
+            progress: execution.progress.as_ref().map(ProgressView::from),
+            checkpoint: execution.checkpoint.as_ref().map(CheckpointView::from),
             attempts: execution.attempts.iter().map(AttemptView::from).collect(),
             output: output(execution),
             trace_id: &execution.trace_id,
@@ -112,6 +125,8 @@ impl<'a> From<&'a Attempt> for AttemptView<'a> {
             reporting_ms: millis(attempt.reporting),
             recorded_at: attempt.recorded_at.as_ref().and_then(text::timestamp),
             next_attempt_at: attempt.next_attempt_at.as_ref().and_then(text::timestamp),
+            items: attempt.items.map(ItemsView::from),
+            progress: attempt.progress.as_ref().map(ProgressView::from),
         }
     }
 }
@@ -143,6 +158,10 @@ pub(crate) fn describe(execution: &Execution) -> String {
         execution.submitted_at.as_ref().and_then(text::timestamp),
     );
     add("due", execution.due_at.as_ref().and_then(text::timestamp));
+    add("progress", execution.progress.as_ref().map(progress));
+    add("checkpoint", execution.checkpoint.as_ref().map(checkpoint));
+    let items = execution.attempts.iter().rev().find_map(|a| a.items);
+    add("items", items.map(items_counted));
     add(
         "next attempt",
         execution.next_attempt_at.as_ref().and_then(text::timestamp),
@@ -314,6 +333,42 @@ mod tests {
         assert_eq!(value["output"]["sent"], 1);
         assert_eq!(value["attempts"][0]["running_ms"], 12.4);
         assert_eq!(value.get("reason"), None);
+    }
+
+    #[test]
+    fn what_was_saved_and_counted_is_shown_where_there_is_any() {
+        let progress = proto::v1::Progress {
+            done: 3,
+            total: 4,
+            note: "counting".to_owned(),
+        };
+        let mut execution = execution();
+        assert!(!describe(&execution).contains("checkpoint"));
+        execution.checkpoint = Some(proto::v1::Checkpoint {
+            fence: 7,
+            number: 1,
+            size: 2,
+            progress: Some(progress.clone()),
+            ..proto::v1::Checkpoint::default()
+        });
+        execution.progress = Some(progress);
+        execution.attempts[0].items = Some(proto::v1::Items {
+            success: 3,
+            failed: 1,
+            skipped: 0,
+        });
+        let text = describe(&execution);
+        for line in [
+            "3 of 4 (75 %), counting",
+            "2 bytes at ",
+            "3 success, 1 failed, 0 skipped",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        let value = serde_json::to_value(ExecutionView::from(&execution)).unwrap();
+        assert_eq!(value["checkpoint"]["size"], 2);
+        assert_eq!(value["attempts"][0]["items"]["failed"], 1);
+        assert_eq!(value["progress"]["done"], 3);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod execution_view;
 mod failure;
 mod installation;
 mod output;
+mod progress_view;
 mod run;
 mod summary_view;
 mod text;

@@ -3,10 +3,10 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser};
 use service::{Process, Secret, ServiceArgs};
 
-use crate::builtin::{Command, Fail, GroupGuard, Noop, Sleep};
+use crate::builtin::{Command, Count, Fail, GroupGuard, Noop, Sleep};
 use crate::worker::Worker;
 
-/// Runs Watchwork's built-in job types: noop, sleep, fail, and, if allowed, command.
+/// Runs Watchwork's built-in job types: noop, sleep, count, fail, and, if allowed, command.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "worker", version)]
 pub struct WorkerArgs {
@@ -71,6 +71,7 @@ impl WorkerArgs {
             .queues(self.queues.into_iter().filter(given))
             .handler("noop", Noop)
             .handler("sleep", Sleep)
+            .handler("count", Count)
             .handler("fail", Fail);
         if let Some(worker_id) = self.worker_id.filter(given) {
             builder = builder.worker_id(worker_id);

@@ -3,10 +3,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use domain::ExecutionId;
+use bytes::Bytes;
+use domain::{ExecutionId, Items, Progress};
 use service::TraceContext;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::{Account, CheckpointError, Said, Saved};
 use crate::stop::Stop;
 use crate::task::Task;
 
@@ -27,12 +30,15 @@ pub(crate) struct Shared {
     pub(crate) listens: AtomicBool,
     /// Whether its lines are logged, however it ends.
     pub(crate) logged: bool,
+    /// What the handler tells while it runs.
+    pub(crate) account: Account,
     headers: OnceLock<HashMap<String, String>>,
 }
 
 impl Shared {
-    pub(crate) fn new(task: Task, logged: bool) -> Arc<Self> {
+    pub(crate) fn new(task: Task, logged: bool, to_link: mpsc::UnboundedSender<Said>) -> Arc<Self> {
         Arc::new(Self {
+            account: Account::new((task.execution_id, task.fence), to_link),
             task,
             stop: Stop::default(),
             begun: OnceLock::new(),
@@ -123,6 +129,37 @@ impl Context {
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}-{}", self.execution_id(), self.fence())
+    }
+
+    /// Saves `state` for the next attempt, should this one fail or its worker be lost: that finds it as
+    /// [`Context::saved`]. Returns once it is durable; while the lane changes hands that may take seconds. Only the
+    /// last one counts, so save all that is needed to go on: at most 256 KiB. Each one is a row in the database: save
+    /// as often as you would mind losing the work, and no more often.
+    ///
+    /// # Errors
+    /// It is too large; or the worker has lost its right, and this attempt had better end.
+    pub async fn checkpoint(&self, state: impl Into<Bytes>) -> Result<(), CheckpointError> {
+        self.shared.account.save(state.into()).await
+    }
+
+    /// What an earlier attempt saved last: go on from there. `None`: begin at the beginning. It also stays when
+    /// somebody has the execution run again.
+    #[must_use]
+    pub fn saved(&self) -> Option<&Saved> {
+        self.shared.task.saved.as_ref()
+    }
+
+    /// Says how far the attempt is: `done` of `total` (0: nobody knows), and what it is at, for people. Cheap: it is
+    /// sent at most once a second, and kept with a checkpoint and with the result.
+    pub fn progress(&self, done: u64, total: u64, note: &str) {
+        let progress = Progress::new(done, total, note);
+        self.shared.account.note_progress(progress);
+    }
+
+    /// Counts items that the attempt has worked through since the last time. They come with its result, however it
+    /// ends, unless its worker is lost.
+    pub fn count(&self, items: Items) {
+        self.shared.account.count(items);
     }
 
     /// When the attempt will be stopped.

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::context::Shared;
 use crate::outcome::{Outcome, Status};
@@ -71,6 +71,29 @@ impl Journal {
 
     pub(crate) fn started(&self, attempt: &Shared) {
         line!(self, attempt, "task_started", "task started");
+    }
+
+    /// The line for a checkpoint that is durable.
+    pub(crate) fn saved(&self, attempt: &Shared, number: u64) {
+        let (task, progress) = (
+            &attempt.task,
+            attempt.account.progress().unwrap_or_default(),
+        );
+        in_trace(task, || {
+            debug!(
+                event = "checkpoint_saved",
+                execution_id = %task.execution_id,
+                job_type = task.job_type,
+                tenant_id = task.tenant,
+                queue = task.queue,
+                worker_id = self.worker_id,
+                attempt = task.attempt,
+                number,
+                progress = progress.done,
+                progress_total = progress.total,
+                "checkpoint saved"
+            );
+        });
     }
 
     /// The line for how it ended; failures always have theirs.

@@ -3,13 +3,14 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | `handler`, `payload`, `context` | what users of the library write and see |
+//! | `handler`, `payload`, `context`, `account` | what users of the library write and see |
 //! | `worker` | puts the parts together |
 //! | `link` | all streams and heartbeats, and what is held: on a thread of its own |
 //! | `runner`, `attempt` | runs handlers, on the runtime of whoever started the worker |
 //! | `outcome`, `journal`, `attempt_span`, `metrics` | what is told of them |
 //! | `builtin` | the job types of the binary |
 
+mod account;
 mod args;
 mod attempt;
 mod attempt_span;
@@ -29,11 +30,14 @@ mod stop;
 mod task;
 mod worker;
 
+pub use account::{CheckpointError, Saved};
 pub use args::WorkerArgs;
 pub use builtin::{
-    Command, CommandPayload, Fail, FailPayload, GroupGuard, Noop, Sleep, SleepPayload,
+    Command, CommandPayload, Count, CountPayload, Fail, FailPayload, GroupGuard, Noop, Sleep,
+    SleepPayload,
 };
 pub use context::Context;
+pub use domain::{Items, Progress};
 pub use handler::{Handler, HandlerError, Output, Then};
 pub use payload::{FromPayload, Json};
 pub use worker::{BuildError, RunError, Worker, WorkerBuilder};

@@ -13,12 +13,15 @@ mod membership;
 mod peers;
 mod permit;
 mod prefetch;
+mod progress;
 mod recall;
 mod rights;
+mod saving;
 mod schedulers;
 mod seeds;
 mod session;
 mod sharing;
+mod way;
 mod windows;
 
 use std::collections::{VecDeque, hash_map::DefaultHasher};
@@ -41,10 +44,13 @@ use self::held::Holdings;
 pub(crate) use self::membership::incarnation;
 use self::peers::Peers;
 use self::permit::Permits;
+use self::progress::News;
 use self::rights::Rights;
+use self::saving::Unsaved;
 use self::schedulers::Schedulers;
 use self::session::Event;
 use self::sharing::Sharing;
+use crate::account::Said;
 use crate::journal::LogBudget;
 use crate::notice::Notice;
 use crate::outcome::Report;
@@ -94,6 +100,10 @@ struct Link {
     waiting: VecDeque<ExecutionId>,
     /// Results to be sent now.
     outgoing: Vec<ExecutionId>,
+    unsaved: Unsaved,
+    news: News,
+    /// Where handlers say what they have to say.
+    to_link: mpsc::UnboundedSender<Said>,
     /// Attempts that have a slot, also those whose right is gone and whose handler still blocks.
     running: u32,
     shown: Arc<Shown>,
@@ -118,9 +128,10 @@ pub(crate) fn run(
         .build()?;
     runtime.block_on(async {
         let (events, received) = mpsc::channel(EVENTS);
+        let (to_link, said) = mpsc::unbounded_channel();
         let shutdown = surroundings.shutdown.clone();
-        Link::new(profile, surroundings, events)
-            .work(received, ends, shutdown)
+        Link::new(profile, surroundings, (events, to_link))
+            .work(received, (ends, said), shutdown)
             .await;
     });
     // A name look-up that hangs must not hold the end.
@@ -129,7 +140,11 @@ pub(crate) fn run(
 }
 
 impl Link {
-    fn new(profile: Profile, around: Surroundings, events: mpsc::Sender<Event>) -> Self {
+    fn new(
+        profile: Profile,
+        around: Surroundings,
+        (events, to_link): (mpsc::Sender<Event>, mpsc::UnboundedSender<Said>),
+    ) -> Self {
         let now = Instant::now();
         let shown = Arc::new(Shown::default());
         let peers = Peers::new(
@@ -151,6 +166,9 @@ impl Link {
             holdings: Holdings::default(),
             waiting: VecDeque::new(),
             outgoing: Vec::new(),
+            unsaved: Unsaved::default(),
+            news: News::default(),
+            to_link,
             running: 0,
             shown,
             log_budget: LogBudget::new(now),
@@ -165,10 +183,13 @@ impl Link {
     async fn work(
         mut self,
         mut received: mpsc::Receiver<Event>,
-        mut ends: mpsc::UnboundedReceiver<Report>,
+        (mut ends, mut said): (
+            mpsc::UnboundedReceiver<Report>,
+            mpsc::UnboundedReceiver<Said>,
+        ),
         shutdown: CancellationToken,
     ) {
-        let (mut events, mut reports) = (Vec::new(), Vec::new());
+        let (mut events, mut reports, mut words) = (Vec::new(), Vec::new(), Vec::new());
         let mut ending = false;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -182,6 +203,7 @@ impl Link {
                 }
                 _ = received.recv_many(&mut events, EVENTS) => {}
                 _ = ends.recv_many(&mut reports, BATCH) => {}
+                _ = said.recv_many(&mut words, BATCH) => {}
                 _ = ticks.tick() => self.tick(),
                 () = at(sharing_due) => {}
             }
@@ -191,6 +213,11 @@ impl Link {
             for event in events.drain(..) {
                 self.take(event);
             }
+            for word in words.drain(..) {
+                self.hear(word);
+            }
+            // Before the results: what a handler saved goes before its end.
+            self.send_checkpoints();
             for report in reports.drain(..) {
                 self.ended(report);
             }
@@ -217,13 +244,23 @@ impl Link {
         }
     }
 
+    /// What a handler says while it runs.
+    fn hear(&mut self, word: Said) {
+        match word {
+            Said::Checkpoint(new) => self.unsaved.note(new, Instant::now()),
+            Said::Progress(attempt) => self.news.note(attempt),
+        }
+    }
+
     /// What time alone brings.
     fn tick(&mut self) {
         let now = Instant::now();
         self.take_turns(now);
         self.stop_what_lost_its_right(now);
         self.give_up_what_cannot_be_stopped(now);
+        self.forget_what_cannot_be_saved();
         self.resend_what_is_late(now);
+        self.send_progress(now);
         self.drain_on(now);
         self.reach_out(now);
     }

@@ -20,9 +20,16 @@ pub(crate) struct Metrics {
     pub(crate) utilization: Gauge,
     pub(crate) heartbeat: Gauge,
     pub(crate) lines_suppressed: IntCounter,
+    pub(crate) checkpoints: Checkpoints,
     last_completed: Gauge,
     completed: [IntCounter; Status::COUNTED.len()],
     durations: HashMap<String, Histogram>,
+}
+
+/// What became of what handlers saved.
+pub(crate) struct Checkpoints {
+    pub(crate) saved: IntCounter,
+    pub(crate) failed: IntCounter,
 }
 
 /// Whose metrics they are.
@@ -78,6 +85,18 @@ impl Metrics {
                 "log_lines_suppressed_total",
                 "Lines of single executions not logged, because there were too many a second.",
             )?,
+            checkpoints: Checkpoints {
+                saved: labels.counter(
+                    registry,
+                    "worker_checkpoint_success_total",
+                    "Checkpoints that were acknowledged as durable.",
+                )?,
+                failed: labels.counter(
+                    registry,
+                    "worker_checkpoint_failures_total",
+                    "Checkpoints that were refused, or whose attempts were over before an answer.",
+                )?,
+            },
             last_completed: labels.gauge(
                 registry,
                 "worker_last_task_completed_timestamp",

@@ -33,6 +33,8 @@ pub(crate) enum Notice {
         execution_id: ExecutionId,
         fence: u64,
     },
+    /// A checkpoint is durable.
+    CheckpointSaved { shared: Arc<Shared>, number: u64 },
     /// The shutdown has begun.
     Draining { running: u32 },
     /// The worker has left.
@@ -57,6 +59,7 @@ impl Notifier {
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Received(attempt) => journal.received(&attempt),
+                Notice::CheckpointSaved { shared, number } => journal.saved(&shared, number),
                 other => self.log(other),
             }
         }
@@ -139,6 +142,7 @@ impl Notifier {
                 worker_id, fence, "a task came whose execution id is not 16 bytes"
             ),
             Notice::Received(_)
+            | Notice::CheckpointSaved { .. }
             | Notice::Registered { .. }
             | Notice::Heartbeat { .. }
             | Notice::Draining { .. }

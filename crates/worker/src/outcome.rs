@@ -2,10 +2,12 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::ExecutionId;
 use domain::limits::{MAX_ERROR_BYTES, MAX_ERROR_CLASS_BYTES, MAX_OUTPUT_BYTES, cut_text};
+use domain::{ExecutionId, Items, Progress};
 use proto::v1;
 
+use crate::account::{items_on_wire, progress_on_wire};
+use crate::context::Shared;
 use crate::handler::{HandlerError, Output, Then};
 use crate::stop::{Stop, Urgency};
 
@@ -155,6 +157,8 @@ pub(crate) struct Report {
     /// How long the handler ran.
     pub(crate) ran: Duration,
     ended: Instant,
+    items: Items,
+    progress: Option<Progress>,
 }
 
 /// When an attempt was where.
@@ -182,12 +186,8 @@ impl Times {
 }
 
 impl Report {
-    pub(crate) fn new(
-        execution_id: ExecutionId,
-        fence: u64,
-        outcome: Outcome,
-        times: Times,
-    ) -> Self {
+    pub(crate) fn new(shared: &Shared, outcome: Outcome, times: Times) -> Self {
+        let Shared { task, account, .. } = shared;
         let result = outcome.result();
         let error = outcome.error().map(attempt_error);
         let put_off = outcome.put_off();
@@ -197,8 +197,8 @@ impl Report {
             Output::none()
         };
         Self {
-            execution_id,
-            fence,
+            execution_id: task.execution_id,
+            fence: task.fence,
             result,
             output: output.body,
             content_type: output.content_type,
@@ -207,6 +207,8 @@ impl Report {
             waited: times.waited(),
             ran: times.ran(),
             ended: times.ended,
+            items: account.items(),
+            progress: account.progress(),
         }
     }
 
@@ -223,6 +225,8 @@ impl Report {
             ran_us: micros(self.ran),
             held_us: micros(now.saturating_duration_since(self.ended)),
             put_off_us: micros(self.put_off),
+            items: items_on_wire(self.items),
+            progress: self.progress.as_ref().map(progress_on_wire),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Runner {
             self.journal.ended(shared, &outcome, times.ran());
             self.spans.emit(task, &outcome, times);
         }
-        let report = Report::new(task.execution_id, task.fence, outcome, times);
+        let report = Report::new(shared, outcome, times);
         // Nobody listens any more once the worker has left.
         let _ = self.ends.send(report);
     }

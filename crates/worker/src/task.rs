@@ -5,6 +5,8 @@ use domain::{ExecutionId, lifecycle_span_id, limits};
 use proto::v1;
 use service::TraceContext;
 
+use crate::account::Saved;
+
 /// What is known of one attempt when it arrives, apart from its payload.
 pub(crate) struct Task {
     pub(crate) execution_id: ExecutionId,
@@ -24,6 +26,8 @@ pub(crate) struct Task {
     pub(crate) timeout: Duration,
     /// Perhaps it takes workers down.
     pub(crate) suspect: bool,
+    /// What an earlier attempt saved last.
+    pub(crate) saved: Option<Saved>,
     /// When it came.
     pub(crate) arrived: Instant,
 }
@@ -45,6 +49,7 @@ impl Task {
             tracestate: std::mem::take(&mut wire.tracestate),
             timeout: Duration::from_micros(wire.timeout_us).min(limits::MAX_TIMEOUT),
             suspect: wire.suspect,
+            saved: wire.saved.take().map(Saved::from),
             arrived,
         })
     }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::{
     Accepted, Cancelled, Claimed, Class, Delta, DueMark, Lane, LineTotals, Received, Reopened, Row,
-    RowKind, Run, Running, Stored, Timed, TimedEntry, Totals, Wait, WaitingSet,
+    RowKind, Run, Running, Saved, Stored, Timed, TimedEntry, Totals, Wait, WaitingSet,
 };
 use crate::{Budgets, ExecutionId, FinalState, LaneId, Priority};
 
@@ -35,6 +35,7 @@ impl Lane {
             lines: Default::default(),
             waiting: WaitingSet::default(),
             running: Default::default(),
+            saved: Default::default(),
             timers: Default::default(),
             due_read: row.delta.due_read.unwrap_or_default(),
             skipped: Default::default(),
@@ -63,6 +64,9 @@ impl Lane {
         self.apply_due(row)?;
         for cancelled in &row.delta.cancelled {
             self.apply_cancelled(row, cancelled)?;
+        }
+        for saved in &row.delta.saved {
+            self.apply_saved(row, saved)?;
         }
         self.apply_endings(row)?;
         self.apply_scheduled(row)?;
@@ -122,9 +126,20 @@ impl Lane {
         Ok(())
     }
 
+    fn apply_saved(&mut self, row: &Row, saved: &Saved) -> Result<(), ApplyError> {
+        let Saved { seq, mark } = *saved;
+        let fence = self.running.get(&seq).map(|running| running.fence);
+        let before = self.saved.insert(seq, mark);
+        if fence != Some(mark.fence) || before.is_some_and(|before| before >= mark) {
+            return Err(self.misfit(row, format!("{seq} saves {mark:?} after {before:?}")));
+        }
+        Ok(())
+    }
+
     fn apply_endings(&mut self, row: &Row) -> Result<(), ApplyError> {
         for closed in &row.delta.closed {
             let running = self.take_running(row, closed.seq)?;
+            self.saved.remove(&closed.seq);
             self.totals.finished += 1;
             let line = self.line_of(&running);
             match closed.state {
@@ -226,6 +241,9 @@ impl Lane {
             return Err(self.misfit(row, format!("{cancelled:?} isn't there")));
         }
         self.totals.finished += u64::from(cancelled.is_over());
+        if cancelled.is_over() {
+            self.saved.remove(&cancelled.seq());
+        }
         Ok(())
     }
 
@@ -314,10 +332,16 @@ impl Lane {
     }
 
     fn apply_reopened(&mut self, row: &Row, reopened: &Reopened) -> Result<(), ApplyError> {
-        let Reopened { seq, class, home } = *reopened;
+        let Reopened {
+            seq,
+            class,
+            home,
+            saved,
+        } = *reopened;
         if self.running.contains_key(&seq) || self.waiting.find(class, seq).is_some() {
             return Err(self.misfit(row, format!("{seq} is run again and isn't over")));
         }
+        self.saved.extend(saved.map(|mark| (seq, mark)));
         let run = Run {
             first: seq,
             count: 1,

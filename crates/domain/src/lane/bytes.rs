@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Class, CodecError, DueMark, Run, TimedEntry, Wait};
+use super::{CheckpointMark, Class, CodecError, DueMark, Run, TimedEntry, Wait};
 use crate::{Budgets, FinalState, Hour, HourRange, Micros, Priority};
 
 /// What marks a line of suspects, beside its priority.
@@ -115,6 +115,17 @@ impl Writer {
 
     pub(super) fn optional_range(&mut self, range: Option<HourRange>) {
         self.optional(range, Self::range);
+    }
+
+    pub(super) fn checkpoint_mark(&mut self, mark: CheckpointMark) {
+        self.unsigned(mark.fence);
+        self.unsigned(mark.number);
+    }
+
+    /// An execution's last checkpoint.
+    pub(super) fn saved(&mut self, seq: u64, mark: CheckpointMark) {
+        self.step(seq);
+        self.checkpoint_mark(mark);
     }
 
     pub(super) fn timed(&mut self, entry: &TimedEntry, classes: &Dictionary<Class>) {
@@ -281,6 +292,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn optional_range(&mut self) -> Result<Option<HourRange>, CodecError> {
         self.optional(Self::range)
+    }
+
+    pub(super) fn checkpoint_mark(&mut self) -> Result<CheckpointMark, CodecError> {
+        let (fence, number) = (self.unsigned()?, self.unsigned()?);
+        Ok(CheckpointMark { fence, number })
     }
 
     pub(super) fn timed(&mut self, classes: &[Class]) -> Result<TimedEntry, CodecError> {

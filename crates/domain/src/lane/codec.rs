@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::bytes::{Dictionary, Reader, Writer, pick};
 use super::{
     Accepted, Cancelled, Claimed, Class, Closed, DatabaseIdentity, Delta, InboxMark, Recalled,
-    Received, Reopened, Requeued, Retried, RowKind,
+    Received, Reopened, Requeued, Retried, RowKind, Saved,
 };
 use crate::{Budgets, Hour, Micros};
 
 /// The version that is written. A rolling upgrade writes the lowest one that a live replica reads.
-pub(super) const VERSION: u64 = 5;
+pub(super) const VERSION: u64 = 6;
 
 /// Bytes that are no delta of a version that this program reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -68,6 +68,7 @@ impl Delta {
         out.list(&self.cancelled, |out, cancelled| {
             out.cancelled(cancelled, &classes)
         });
+        out.list(&self.saved, |out, saved| out.saved(saved.seq, saved.mark));
         out.list(&self.closed, |out, closed| {
             out.step(closed.seq);
             out.unsigned(closed.state as u64);
@@ -107,9 +108,7 @@ impl Delta {
             out.unsigned(recalled.upto);
         });
         out.list(&self.reopened, |out, reopened| {
-            out.unsigned(classes.place(&reopened.class));
-            out.step(reopened.seq);
-            out.signed(i64::from(reopened.home.0));
+            out.reopened(reopened, &classes)
         });
         out.optional(self.kept_until, |out, hour| out.signed(i64::from(hour.0)));
         out.optional_range(self.closing);
@@ -137,6 +136,7 @@ impl Delta {
             timed: input.list(|input| input.timed(&classes))?,
             due_read: input.optional_mark()?,
             cancelled: input.since(2, |input| input.list(|input| input.cancelled(&classes)))?,
+            saved: input.since(6, |input| input.list(Reader::saved))?,
             closed: input.list(Reader::closed)?,
             retried: input.list(Reader::retried)?,
             requeued: input.list(Reader::requeued)?,
@@ -213,6 +213,13 @@ impl Writer {
                 self.unsigned(classes.place(class));
             }
         }
+    }
+
+    fn reopened(&mut self, reopened: &Reopened, classes: &Dictionary<Class>) {
+        self.unsigned(classes.place(&reopened.class));
+        self.step(reopened.seq);
+        self.signed(i64::from(reopened.home.0));
+        self.optional(reopened.saved, Self::checkpoint_mark);
     }
 
     pub(super) fn inbox_mark(&mut self, mark: &InboxMark) {
@@ -314,7 +321,13 @@ impl Reader<'_> {
     fn reopened(&mut self, classes: &[Class]) -> Result<Reopened, CodecError> {
         let class = *pick(classes, self.unsigned()?)?;
         let (seq, home) = (self.step()?, Hour(self.number()?));
-        Ok(Reopened { seq, class, home })
+        let saved = self.since(6, |input| input.optional(Self::checkpoint_mark))?;
+        Ok(Reopened {
+            seq,
+            class,
+            home,
+            saved,
+        })
     }
 
     fn claimed(&mut self, classes: &[Class], workers: &[Arc<str>]) -> Result<Claimed, CodecError> {
@@ -327,6 +340,11 @@ impl Reader<'_> {
             first,
             count,
         })
+    }
+
+    fn saved(&mut self) -> Result<Saved, CodecError> {
+        let (seq, mark) = (self.step()?, self.checkpoint_mark()?);
+        Ok(Saved { seq, mark })
     }
 
     fn recalled(&mut self, classes: &[Class]) -> Result<Recalled, CodecError> {
@@ -409,10 +427,12 @@ mod tests {
             ..Delta::default()
         };
         let mut bytes = delta.encode();
-        // Without what is recalled and reopened, before the last four fields, and without what says that it is
-        // stored, before the two lists after it and the mark between them.
+        // Without what is recalled and reopened, before the last four fields, without what says that it is
+        // stored, before the two lists after it and the mark between them, and without what is saved, before
+        // the five fields that come before what is accepted.
         bytes.drain(bytes.len() - 6..bytes.len() - 4);
         bytes.remove(bytes.len() - 8);
+        bytes.remove(bytes.len() - 17);
         bytes[0] = 2;
         assert_eq!(Delta::decode(&bytes).unwrap(), delta);
     }

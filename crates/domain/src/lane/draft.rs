@@ -5,16 +5,16 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::waiting::remove_from;
 use super::{
-    Accepted, Cancelled, Claimed, Class, Closed, Delta, DueMark, InboxMark, Lane, Misread,
-    Recalled, Received, Reopened, Requeued, Retried, Row, RowKind, Run, Running, StoredPage, Timed,
-    TimedEntry, Wait,
+    Accepted, Cancelled, CheckpointMark, Claimed, Class, Closed, Delta, DueMark, InboxMark, Lane,
+    Misread, Recalled, Received, Reopened, Requeued, Retried, Row, RowKind, Run, Running, Saved,
+    StoredPage, Timed, TimedEntry, Wait,
 };
 use crate::{Budgets, Decision, Hour, HourRange, Micros, Verdict};
 
 /// The next row of a lane while it is planned: it reads the lane and changes nothing.
 ///
 /// Its steps go in the order of [`Delta`]'s fields: what was read from the `due` table first, then
-/// cancellations, the endings, what was submitted for later, promotion, acceptance, and the claims last;
+/// cancellations, checkpoints, the endings, what was submitted for later, promotion, acceptance, and the claims last;
 /// [`Draft::peek`] shows the lines as the claims will find them. What it recalls is there for the next row.
 #[derive(Debug)]
 pub struct Draft<'a> {
@@ -26,6 +26,8 @@ pub struct Draft<'a> {
     ended: FxHashSet<u64>,
     /// Cancelled by this draft.
     cancelled: FxHashSet<u64>,
+    /// The last checkpoints of what saves something in this draft, or is run again.
+    saved: FxHashMap<u64, CheckpointMark>,
     /// Memory is full: what is accepted into lines of as many runs stays in its table.
     full_from: Option<usize>,
     lines: FxHashMap<Class, Line>,
@@ -117,6 +119,7 @@ impl<'a> Draft<'a> {
             delta: Delta::default(),
             ended: FxHashSet::default(),
             cancelled: FxHashSet::default(),
+            saved: FxHashMap::default(),
             full_from: None,
             lines: FxHashMap::default(),
         }
@@ -323,6 +326,28 @@ impl<'a> Draft<'a> {
             return Err(Stale);
         }
         Ok(running)
+    }
+
+    /// Saves a checkpoint of a running execution. Says whether it is beyond the last one; if not, that or a later
+    /// one of the same attempt is there already, or will be with this draft's row. Before the endings.
+    ///
+    /// # Errors
+    /// [`Stale`], as [`Draft::running`].
+    pub fn save(&mut self, seq: u64, mark: CheckpointMark) -> Result<bool, Stale> {
+        self.running(seq, mark.fence)?;
+        let is_later = self.saved(seq).is_none_or(|last| mark > last);
+        if is_later {
+            self.saved.insert(seq, mark);
+            self.delta.saved.push(Saved { seq, mark });
+        }
+        Ok(is_later)
+    }
+
+    /// The last checkpoint of an execution, as it is after this draft's row.
+    #[must_use]
+    pub fn saved(&self, seq: u64) -> Option<CheckpointMark> {
+        let new = self.saved.get(&seq).copied();
+        new.or_else(|| self.lane.saved(seq))
     }
 
     /// Ends the attempt of `seq` with `fence` as decided.
@@ -542,12 +567,15 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// [`NotOver`]: it is open, or was run again in this draft already.
     pub fn reopen(&mut self, reopened: Reopened) -> Result<(), NotOver> {
-        let Reopened { seq, class, .. } = reopened;
+        let Reopened {
+            seq, class, saved, ..
+        } = reopened;
         let runs = self.lane.running.contains_key(&seq);
         let waits = self.lane.waiting.find(class, seq).is_some();
         if runs || waits || self.delta.reopened.iter().any(|other| other.seq == seq) {
             return Err(NotOver);
         }
+        self.saved.extend(saved.map(|mark| (seq, mark)));
         self.delta.reopened.push(reopened);
         Ok(())
     }

@@ -108,6 +108,12 @@ enum Step {
     Cancel {
         nth: u8,
     },
+    /// Saves a checkpoint, or sends an earlier one again.
+    Save {
+        nth: u8,
+        again: bool,
+        stale: bool,
+    },
     /// Has something run again that is over.
     Reopen {
         nth: u8,
@@ -141,6 +147,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Schedule { line, seconds }),
         2 => (0u8..6, 0u16..400).prop_map(|(line, seconds)| Step::Receive { line, seconds }),
         3 => any::<u8>().prop_map(|nth| Step::Cancel { nth }),
+        3 => (any::<u8>(), prop::bool::weighted(0.2), prop::bool::weighted(0.1))
+            .prop_map(|(nth, again, stale)| Step::Save { nth, again, stale }),
         2 => any::<u8>().prop_map(|nth| Step::Reopen { nth }),
         4 => (any::<u8>(), 1u8..6).prop_map(|(nth, limit)| Step::Read { nth, limit }),
         2 => (0u16..400).prop_map(|seconds| Step::Wait { seconds }),
@@ -178,6 +186,8 @@ struct World {
     /// What was accepted, and its line.
     accepted: HashMap<u64, Class>,
     reopened: HashSet<u64>,
+    /// The last checkpoint of each execution, open or over.
+    saved: HashMap<u64, CheckpointMark>,
     finished: HashMap<u64, FinalState>,
     fences: HashSet<(u64, u64)>,
     numbers: HashSet<u64>,
@@ -203,6 +213,7 @@ impl World {
             batch: 0,
             accepted: HashMap::new(),
             reopened: HashSet::new(),
+            saved: HashMap::new(),
             finished: HashMap::new(),
             fences: HashSet::new(),
             numbers: HashSet::new(),
@@ -331,6 +342,9 @@ impl World {
         } = step
         {
             self.plan_end(&mut draft, &mut due, (*nth, *result, *permanent, *stale));
+        }
+        if let Step::Save { nth, again, stale } = step {
+            self.plan_save(&mut draft, usize::from(*nth), (*again, *stale));
         }
         if let Step::Schedule { line, seconds } | Step::Receive { line, seconds } = step {
             let own = matches!(step, Step::Schedule { .. });
@@ -466,10 +480,41 @@ impl World {
             return;
         };
         let (class, home) = (self.accepted[&seq], self.now.hour());
-        let reopened = Reopened { seq, class, home };
+        let saved = self.saved.get(&seq).copied();
+        let reopened = Reopened {
+            seq,
+            class,
+            home,
+            saved,
+        };
         let is_deposed = draft.lane().link() != self.owners[self.owners.len() - 1].link();
         assert!(draft.reopen(reopened).is_ok() || is_deposed);
         assert_eq!(draft.reopen(reopened), Err(NotOver), "once");
+    }
+
+    fn plan_save(&self, draft: &mut Draft<'_>, nth: usize, (again, stale): (bool, bool)) {
+        let lane = draft.lane();
+        let mut running: Vec<_> = lane.running().iter().collect();
+        running.sort_unstable_by_key(|(seq, _)| **seq);
+        let Some((seq, running)) = running.get(nth % running.len().max(1)).copied() else {
+            return;
+        };
+        let fence = running.fence;
+        if stale {
+            let (fence, number) = (fence - 1, u64::MAX);
+            let mark = CheckpointMark { fence, number };
+            assert_eq!(draft.save(*seq, mark), Err(Stale));
+            return;
+        }
+        let last = lane.saved(*seq);
+        let of_this_attempt = last.filter(|last| last.fence == fence);
+        let number = of_this_attempt.map_or(0, |last| last.number) + u64::from(!again);
+        let mark = CheckpointMark { fence, number };
+        assert_eq!(
+            draft.save(*seq, mark),
+            Ok(last.is_none_or(|last| mark > last))
+        );
+        assert_eq!(draft.save(*seq, mark), Ok(false), "once");
     }
 
     /// What waits in the table alone, one by one.
@@ -547,6 +592,13 @@ impl World {
 
     /// Notes what a committed row promises, and that it keeps what earlier ones promised.
     fn witness(&mut self, row: &Row) {
+        for saved in &row.delta.saved {
+            let before = self.saved.insert(saved.seq, saved.mark);
+            assert!(
+                before.is_none_or(|before| before < saved.mark),
+                "it only grows"
+            );
+        }
         for accepted in &row.delta.accepted {
             for seq in accepted.first..accepted.first + u64::from(accepted.count) {
                 assert!(self.numbers.insert(seq), "number {seq} is given twice");
@@ -567,13 +619,7 @@ impl World {
             .iter()
             .filter(|cancelled| cancelled.is_over())
         {
-            let seq = match cancelled {
-                Cancelled::Waiting { seq, .. }
-                | Cancelled::Stored { seq, .. }
-                | Cancelled::Running(seq) => *seq,
-                Cancelled::Timed(mark) => mark.seq,
-                Cancelled::Tabled(entry) => entry.mark.seq,
-            };
+            let seq = cancelled.seq();
             let before = self.finished.insert(seq, FinalState::Cancelled);
             assert_eq!(before, None, "{seq} finishes twice");
         }
@@ -617,6 +663,15 @@ impl World {
         let again = Lane::from_snapshot(lane.id(), &lane.to_snapshot()).expect("its own bytes");
         assert_eq!(again, lane, "a snapshot is the whole of it");
         self.check_nothing_is_lost(&lane);
+        for seq in self.accepted.keys() {
+            let is_open = !self.finished.contains_key(seq);
+            let last = self.saved.get(seq).filter(|_| is_open);
+            assert_eq!(
+                lane.saved(*seq).as_ref(),
+                last,
+                "the last checkpoint of {seq}"
+            );
+        }
         let (waiting, stored) = (lane.waiting(), self.stored(&lane));
         assert_eq!(waiting.stored_count(), stored.count() as u64);
         assert_eq!(waiting.run_count(), waiting.runs().count());
@@ -710,7 +765,7 @@ proptest! {
     #[test]
     fn damaged_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Delta::decode(&bytes);
-        for version in [1, 2, 3, 4, 5] {
+        for version in [1, 2, 3, 4, 5, 6] {
             let versioned = [&[version], &bytes[..]].concat();
             let _ = Delta::decode(&versioned);
             let _ = Lane::from_snapshot(LaneId(0), &versioned);
@@ -735,6 +790,11 @@ fn a_take_over_can_come_at_every_row_of_a_history() {
             nth: 0,
             result: 0,
             permanent: false,
+            stale: false,
+        },
+        Step::Save {
+            nth: 1,
+            again: false,
             stale: false,
         },
         Step::End {

@@ -29,8 +29,8 @@ pub use codec::CodecError;
 pub use draft::{Draft, Ending, InTable, NotFound, NotOver, Stale};
 pub use round::Round;
 pub use row::{
-    Accepted, Cancelled, Claimed, Closed, DatabaseIdentity, Delta, InboxMark, Link, Received,
-    Reopened, Requeued, Retried, Row, RowKind, TimedEntry, Wait,
+    Accepted, Cancelled, CheckpointMark, Claimed, Closed, DatabaseIdentity, Delta, InboxMark, Link,
+    Received, Reopened, Requeued, Retried, Row, RowKind, Saved, TimedEntry, Wait,
 };
 pub use stored::{Misread, Recalled, Span, Stored, StoredPage};
 pub use waiting::{Run, WaitingSet};
@@ -150,6 +150,8 @@ pub struct Lane {
     lines: FxHashMap<(i32, Priority), LineTotals>,
     waiting: WaitingSet,
     running: FxHashMap<u64, Running>,
+    /// The last checkpoints of those open executions that have any.
+    saved: FxHashMap<u64, CheckpointMark>,
     timers: BTreeMap<DueMark, Timed>,
     due_read: DueMark,
     /// Entries of the `due` table that are over before they are read.
@@ -268,6 +270,18 @@ impl Lane {
     #[must_use]
     pub fn let_go(&self) -> &HourSet {
         &self.let_go
+    }
+
+    /// Whether any open execution has a checkpoint.
+    #[must_use]
+    pub fn has_saved(&self) -> bool {
+        !self.saved.is_empty()
+    }
+
+    /// The last checkpoint of an open execution, if it has any.
+    #[must_use]
+    pub fn saved(&self, seq: u64) -> Option<CheckpointMark> {
+        self.saved.get(&seq).copied()
     }
 
     /// The database that its rows were written to.

@@ -133,6 +133,16 @@ pub enum Cancelled {
 }
 
 impl Cancelled {
+    /// Its number.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        match *self {
+            Self::Waiting { seq, .. } | Self::Stored { seq, .. } | Self::Running(seq) => seq,
+            Self::Timed(mark) => mark.seq,
+            Self::Tabled(entry) => entry.mark.seq,
+        }
+    }
+
     /// Whether it is over by that.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -160,6 +170,26 @@ pub struct Reopened {
     pub class: Class,
     /// The hour of its home window.
     pub home: Hour,
+    /// Its last checkpoint, from which it goes on.
+    pub saved: Option<CheckpointMark>,
+}
+
+/// The place of a checkpoint among those of its execution: a later one is greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CheckpointMark {
+    /// The fence of the attempt that saved it.
+    pub fence: u64,
+    /// Its number within the attempt.
+    pub number: u64,
+}
+
+/// A running execution that has saved a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Saved {
+    /// Its number.
+    pub seq: u64,
+    /// Which checkpoint: beyond all that it had.
+    pub mark: CheckpointMark,
 }
 
 /// How far a lane's inbox has been read. The texts are PostgreSQL's own (`pg_snapshot`), since order of
@@ -238,6 +268,8 @@ pub struct Delta {
     pub due_read: Option<DueMark>,
     /// Cancelled.
     pub cancelled: Vec<Cancelled>,
+    /// Saved a checkpoint.
+    pub saved: Vec<Saved>,
     /// Ended for good.
     pub closed: Vec<Closed>,
     /// Ended for now; those that are due beyond what has been read wait in the table.
@@ -284,7 +316,7 @@ impl Delta {
             .iter()
             .map(|recalled| recalled.runs.len())
             .sum();
-        32 + 16 * (read + recalled) + 4 * ended + 6 * moved
+        32 + 16 * (read + recalled + self.saved.len()) + 4 * ended + 6 * moved
     }
 
     /// Whether it changes nothing.

@@ -40,6 +40,9 @@ impl Lane {
             out.unsigned(workers.place(&&*running.worker));
             out.running(running);
         });
+        let mut saved: Vec<_> = self.saved.iter().collect();
+        saved.sort_unstable();
+        out.list(&saved, |out, (seq, mark)| out.saved(**seq, **mark));
         let timers: Vec<_> = self.timers.iter().collect();
         out.list(&timers, |out, (mark, timed)| {
             out.timed(&timed.entry(**mark), &classes);
@@ -79,6 +82,10 @@ impl Lane {
         }
         let running = input.list(|input| input.running(&classes, &workers))?;
         lane.running = running.into_iter().collect();
+        let saved = input.since(6, |input| {
+            input.list(|input| Ok((input.step()?, input.checkpoint_mark()?)))
+        })?;
+        lane.saved = saved.into_iter().collect();
         let timers = input.list(|input| input.timed(&classes))?;
         lane.timers = timers.iter().map(super::TimedEntry::split).collect();
         lane.due_read = input.mark()?;
@@ -185,6 +192,7 @@ impl Reader<'_> {
             lines: Default::default(),
             waiting: WaitingSet::default(),
             running: Default::default(),
+            saved: Default::default(),
             timers: Default::default(),
             due_read: Default::default(),
             skipped: Default::default(),
@@ -280,12 +288,14 @@ mod tests {
         let mut bytes = lane.to_snapshot();
         // What a line has beyond its head comes before this.
         let mut rest = Writer::default();
-        rest.totals(&[0, 0]);
+        rest.totals(&[0, 0, 0]);
         rest.mark(lane.due_read);
         rest.totals(&[0, 0, 0]);
         rest.signed(i64::from(lane.kept_until.0));
         rest.totals(&[0, 0, 0, 0]);
         assert_eq!(bytes.remove(bytes.len() - rest.bytes.len() - 1), 0);
+        // Nor was anything saved: the second of three empty lists.
+        assert_eq!(bytes.remove(bytes.len() - rest.bytes.len() + 1), 0);
         bytes[0] = 2;
         assert_eq!(Lane::from_snapshot(LaneId(3), &bytes).unwrap(), lane);
     }

@@ -188,6 +188,9 @@ impl Group {
         planner.read_due(reads.due);
         planner.move_kept(reads.kept);
         planner.cancel(&pending.cancels);
+        for (session, sent) in &pending.checkpoints {
+            planner.save(session, sent);
+        }
         for (session, reports) in &pending.reports {
             planner.end(session.as_ref(), reports);
         }
@@ -377,6 +380,7 @@ impl Group {
         }
         super::tasks::dispatch(&self.shared.scheduler_id, &effects.claimed);
         super::tasks::stop(&effects.cancelled);
+        super::tasks::answer(std::mem::take(&mut effects.answers));
         super::tasks::settle(std::mem::take(&mut effects.settlements));
         self.forget_heads(&effects.cancelled);
         if !self.watchers.is_empty() {
@@ -419,7 +423,7 @@ impl Pending {
             .collect()
     }
 
-    /// Answers what can't be planned just now. Results get no answer: their workers send them again.
+    /// Answers what can't be planned just now. Results and checkpoints get no answer: their workers send them again.
     pub(super) fn refuse(self, why: impl Fn(LaneId) -> NotTaken) {
         for submit in self.submits {
             let verdicts = submit

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::lane::{Class, Lane, Run};
+use bytes::Bytes;
+use domain::lane::{CheckpointMark, Class, Lane, Run};
 use domain::{ExecutionId, Hour, LaneId};
 use rustc_hash::FxHashMap;
 use store::{Error, Head, WindowMap};
 
 use super::actor::Group;
 use super::input::Input;
-use crate::shared::{Known, Shared, Work};
+use crate::shared::{Known, SavedState, Shared, Work};
 
 /// Heads that one read takes.
 const HEADS_PAGE: usize = 1_000;
@@ -28,6 +29,7 @@ impl Group {
         class: Class,
     ) {
         let seqs = self.next_in_line(lane, run, class);
+        let saved = self.saved_of(lane, &seqs);
         let Some(side) = self.sides.get_mut(&lane) else {
             return;
         };
@@ -40,9 +42,15 @@ impl Group {
             self.own.clone(),
         );
         tokio::spawn(async move {
-            let heads = shared
-                .known(&windows, lane, run.home, (&seqs, HEADS_PAGE_BYTES))
-                .await;
+            let page = shared.known(&windows, lane, run.home, (&seqs, HEADS_PAGE_BYTES));
+            let heads = match page.await {
+                Ok(heads) if !saved.is_empty() => {
+                    shared
+                        .with_saved(&windows, (lane, run.home), heads, &saved)
+                        .await
+                }
+                heads => heads,
+            };
             let heads = heads.unwrap_or_else(|error| {
                 tracing::warn!(partition = lane.0, %error, "heads can't be read; trying again");
                 Vec::new()
@@ -73,6 +81,68 @@ impl Group {
     }
 }
 
+impl Group {
+    /// The last checkpoints of those executions that have any.
+    fn saved_of(&self, lane: LaneId, seqs: &[u64]) -> Vec<(u64, CheckpointMark)> {
+        let lane = self.lanes.get(&lane).filter(|lane| lane.has_saved());
+        let saved = lane.into_iter().flat_map(|lane| {
+            let saved = |seq: &u64| Some((*seq, lane.saved(*seq)?));
+            seqs.iter().filter_map(saved)
+        });
+        saved.collect()
+    }
+
+    /// Takes what was read of heads in, but for what has changed since: it is read again when it is wanted.
+    pub(super) fn take_heads(&mut self, lane: LaneId, class: Class, heads: Vec<(u64, Known)>) {
+        let (Some(side), Some(memory)) = (self.sides.get_mut(&lane), self.lanes.get(&lane)) else {
+            return;
+        };
+        side.loading.remove(&class);
+        for (seq, known) in heads {
+            if memory.saved(seq) == known.saved_mark() {
+                side.heads.insert(seq, known);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Heads with the states that their executions saved, as far as one page of these goes.
+    async fn with_saved(
+        &self,
+        windows: &WindowMap,
+        (lane, home): (LaneId, Hour),
+        mut heads: Vec<(u64, Known)>,
+        saved: &[(u64, CheckpointMark)],
+    ) -> Result<Vec<(u64, Known)>, Error> {
+        let marks: FxHashMap<u64, CheckpointMark> = saved.iter().copied().collect();
+        let of_page = heads.iter();
+        let of_page = of_page.filter_map(|(seq, _)| Some((*seq, *marks.get(seq)?)));
+        let of_page: Vec<(u64, CheckpointMark)> = of_page.collect();
+        let what = (&of_page[..], HEADS_PAGE_BYTES);
+        let states = self.database.states(windows, lane, home, what).await?;
+        if states.is_empty() && !of_page.is_empty() {
+            return Err(Error::Inconsistent {
+                table: "checkpoint",
+                what: format!(
+                    "lane {lane}: the chain names {:?}, which isn't there",
+                    of_page[0]
+                ),
+            });
+        }
+        let mut states: FxHashMap<u64, Bytes> = states.into_iter().collect();
+        heads.retain_mut(|(seq, known)| {
+            let Some(mark) = marks.get(seq).copied() else {
+                return true;
+            };
+            let state = states.remove(seq);
+            known.saved = state.map(|state| Arc::new(SavedState { mark, state }));
+            known.saved.is_some()
+        });
+        Ok(heads)
+    }
+}
+
 /// When an execution's home time is: when it is due, or else when it was accepted.
 fn home_of(head: &Head) -> domain::Micros {
     head.due.unwrap_or(head.accepted)
@@ -100,7 +170,8 @@ impl Shared {
         let known = works.into_iter().map(|(seq, work)| {
             let id = ExecutionId::new(lane, seq, home_of(&work.head), &self.id_key);
             let work = Arc::new(work);
-            (seq, Known { id, work })
+            let saved = None;
+            (seq, Known { id, work, saved })
         });
         Ok(known.collect())
     }

@@ -2,9 +2,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use domain::lane::{Class, InTable, Lane, TimedEntry};
+use domain::lane::{CheckpointMark, Class, InTable, Lane, TimedEntry};
 use domain::{
-    AttemptResult, ExecutionId, ExecutionState, Hour, HourRange, LaneId, Reason, Revision,
+    AttemptResult, ExecutionId, ExecutionState, Hour, HourRange, Items, LaneId, Progress, Reason,
+    Revision,
 };
 use rustc_hash::FxHashMap;
 use store::{LetGo, Table};
@@ -29,6 +30,10 @@ pub(crate) enum Input {
     Revise(Revise),
     /// Results of a worker.
     Reports(Arc<Session>, Vec<Report>),
+    /// What a worker's handlers save.
+    Checkpoints(Arc<Session>, Vec<SentCheckpoint>),
+    /// How far a worker's attempts are.
+    Progress(Arc<Session>, Vec<(HeldTask, Progress)>),
     /// What a worker holds.
     Holding(Holding),
     /// A lane that was taken over.
@@ -219,6 +224,18 @@ pub(crate) struct Report {
     pub(crate) waited_us: u64,
     pub(crate) ran_us: u64,
     pub(crate) held_us: u64,
+    pub(crate) items: Items,
+    /// How far it said that it is, last.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// What an attempt saves for the next.
+#[derive(Clone)]
+pub(crate) struct SentCheckpoint {
+    pub(crate) id: ExecutionId,
+    pub(crate) mark: CheckpointMark,
+    pub(crate) state: Bytes,
+    pub(crate) progress: Option<Progress>,
 }
 
 /// The right to one attempt, as a worker says that it has it.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::lane::{Lane, Running};
-use domain::{AttemptResult, LaneId};
+use domain::{AttemptResult, Items, LaneId};
 use proto::v1::{Settlement, SettlementVerdict, Settlements, work_response};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::actor::{BATCH, Group};
 use super::input::{
-    Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Revise, SaidHeld, Submit, Watched,
+    Adopted, Cancel, HeldTask, Holding, Incoming, Input, Report, Revise, SaidHeld, SentCheckpoint,
+    Submit, Watched,
 };
 use super::memory::InMemory;
 use super::side::Side;
@@ -27,6 +28,7 @@ pub(super) struct Pending {
     pub(super) cancels: Vec<Cancel>,
     pub(super) revisions: Vec<Revise>,
     pub(super) reports: Vec<(Option<Arc<Session>>, Vec<Report>)>,
+    pub(super) checkpoints: Vec<(Arc<Session>, Vec<SentCheckpoint>)>,
     /// How much that is. What was read of a line counts as well: it can be claimed by the batch after that one.
     len: usize,
 }
@@ -38,7 +40,7 @@ impl Pending {
 
     /// A large payload counts for many: a batch of full size is at most 8 MiB and its last submission.
     fn submit(&mut self, submit: Submit) {
-        let weight = |item: &Incoming| 1 + item.work.head.payload.len() / (8 << 10);
+        let weight = |item: &Incoming| weight(&item.work.head.payload);
         self.len += submit.items.iter().map(weight).sum::<usize>();
         self.submits.push(submit);
     }
@@ -53,11 +55,21 @@ impl Pending {
         self.revisions.push(revise);
     }
 
+    pub(super) fn save(&mut self, session: Arc<Session>, sent: Vec<SentCheckpoint>) {
+        self.len += sent.iter().map(|sent| weight(&sent.state)).sum::<usize>();
+        self.checkpoints.push((session, sent));
+    }
+
     /// Reports of a worker, or, without one, of attempts that were lost.
     fn report(&mut self, session: Option<Arc<Session>>, reports: Vec<Report>) {
         self.len += reports.len();
         self.reports.push((session, reports));
     }
+}
+
+/// What an item counts in a batch that brings so many bytes.
+fn weight(bytes: &[u8]) -> usize {
+    1 + bytes.len() / (8 << 10)
 }
 
 impl Group {
@@ -75,17 +87,12 @@ impl Group {
             Input::LetGo(facts) => self.note_let_go(&facts),
             Input::NotedLetGo(since, noted) => self.take_noted(since, &noted),
             Input::Reports(session, reports) => self.take_reports(session, reports, pending),
+            Input::Checkpoints(session, sent) => self.take_checkpoints(session, sent, pending),
+            Input::Progress(session, reports) => self.take_progress(&session, reports),
             Input::Holding(holding) => self.take_holding(holding, pending),
             Input::Adopt(adopted) => self.adopt(*adopted, pending),
             Input::Drop(lanes, done) => self.let_go(&lanes, done),
-            Input::Heads(lane, class, heads) => {
-                if let Some(side) = self.sides.get_mut(&lane) {
-                    side.loading.remove(&class);
-                    for (seq, known) in heads {
-                        side.heads.insert(seq, known);
-                    }
-                }
-            }
+            Input::Heads(lane, class, heads) => self.take_heads(lane, class, heads),
             Input::Stored(read) => {
                 self.take_stored(read);
                 pending.len += 1;
@@ -115,9 +122,10 @@ impl Group {
         if self.shared.deadline.has_passed() {
             return None;
         }
-        self.lanes
-            .get(&id.lane())
-            .map(|lane| InMemory::of(lane, id))
+        let lane = self.lanes.get(&id.lane())?;
+        let held = self.sides.get(&id.lane())?.held.get(&id.seq());
+        let progress = held.and_then(|held| held.progress.as_deref());
+        Some(InMemory::of(lane, id).with_progress(progress))
     }
 
     /// Keeps the reports that concern lanes of this group, and says of the others that they don't.
@@ -376,6 +384,8 @@ impl Report {
             waited_us,
             ran_us,
             held_us,
+            items: Items::default(),
+            progress: None,
         }
     }
 }

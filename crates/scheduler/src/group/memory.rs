@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use domain::lane::{Lane, Running, Wait};
-use domain::{ExecutionId, Micros};
+use domain::{ExecutionId, Micros, Progress};
 
 /// What a lane's memory knows of an execution that isn't over.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub(crate) enum InMemory {
         claimed: Micros,
         queued_us: i64,
         cancelled: bool,
+        /// As its worker said last.
+        progress: Option<Progress>,
     },
     /// It waits for its time.
     Timed { wait: Wait },
@@ -41,6 +43,21 @@ impl InMemory {
     }
 }
 
+impl InMemory {
+    /// Whether it is claimed.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+
+    /// The same, and how far it is.
+    pub(super) fn with_progress(mut self, said: Option<&Progress>) -> Self {
+        if let Self::Running { progress, .. } = &mut self {
+            *progress = said.cloned();
+        }
+        self
+    }
+}
+
 impl From<&Running> for InMemory {
     fn from(running: &Running) -> Self {
         Self::Running {
@@ -50,6 +67,7 @@ impl From<&Running> for InMemory {
             claimed: running.claimed,
             queued_us: running.claimed.0 - running.enqueued.0,
             cancelled: running.cancelled,
+            progress: None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod memory;
 mod plan;
 mod pressure;
 mod reads;
+mod saving;
 mod side;
 mod snapshots;
 mod stored;
@@ -24,10 +25,12 @@ mod turnover;
 pub(crate) use actor::{Group, GroupHandle};
 pub(crate) use input::{
     Adopted, Cancel, CancelVerdict, Change, HeldTask, Holding, IdempotencyKey, Incoming, Input,
-    NotTaken, Report, Revise, RevisedVerdict, SaidHeld, Submit, Taken, Verdicts, Watched,
+    NotTaken, Report, Revise, RevisedVerdict, SaidHeld, SentCheckpoint, Submit, Taken, Verdicts,
+    Watched,
 };
 pub(crate) use keys::Named;
 pub(crate) use listing::{Open, OpenFound, OpenList, Sought, joined};
 pub(crate) use memory::InMemory;
 pub(crate) use plan::{CancelledNow, ClaimedTask, Effects, Ended, RevisedNow};
+pub(crate) use saving::answer as checkpoint_answer;
 pub(crate) use tasks::correlation_id;

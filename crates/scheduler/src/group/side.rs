@@ -1,3 +1,4 @@
+use domain::Progress;
 use domain::lane::Class;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
@@ -36,6 +37,21 @@ pub(super) struct Held {
     pub(super) cancelled: Option<Instant>,
     /// Its worker was asked to hand it back if it has not begun.
     pub(super) asked_back: bool,
+    /// How far its worker says that it is.
+    pub(super) progress: Option<Box<Progress>>,
+}
+
+impl Held {
+    /// One that has its slot, and of which nothing else is known yet.
+    pub(super) fn new(slot: Option<Slot>, known: Known) -> Self {
+        Self {
+            slot,
+            known,
+            cancelled: None,
+            asked_back: false,
+            progress: None,
+        }
+    }
 }
 
 /// Heads in memory, and what they weigh.
@@ -47,15 +63,15 @@ pub(super) struct Heads {
 
 impl Heads {
     pub(super) fn insert(&mut self, seq: u64, known: Known) {
-        self.bytes += known.work.bytes();
+        self.bytes += known.bytes();
         if let Some(before) = self.by_seq.insert(seq, known) {
-            self.bytes -= before.work.bytes();
+            self.bytes -= before.bytes();
         }
     }
 
     pub(super) fn take(&mut self, seq: u64) -> Option<Known> {
         let known = self.by_seq.remove(&seq)?;
-        self.bytes -= known.work.bytes();
+        self.bytes -= known.bytes();
         Some(known)
     }
 
@@ -78,13 +94,9 @@ impl Side {
     /// `running`: what runs, and whether somebody cancelled it.
     pub(super) fn new(running: impl IntoIterator<Item = (u64, (Known, bool))>) -> Self {
         let held = running.into_iter().map(|(seq, (known, cancelled))| {
-            let cancelled = cancelled.then(Instant::now);
-            let slot = None;
             let held = Held {
-                slot,
-                known,
-                cancelled,
-                asked_back: false,
+                cancelled: cancelled.then(Instant::now),
+                ..Held::new(None, known)
             };
             (seq, held)
         });

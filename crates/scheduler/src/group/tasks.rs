@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::{ExecutionId, ExecutionState, Reason, lifecycle_span_id};
-use proto::v1::{Cancel, Dispatch, Held, Settlement, Settlements, Task, work_response};
+use proto::v1::{
+    Cancel, CheckpointAnswer, CheckpointAnswers, Dispatch, Held, SavedCheckpoint, Settlement,
+    Settlements, Task, work_response,
+};
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 
@@ -35,7 +38,7 @@ fn portions(tasks: Vec<Task>) -> Vec<Vec<Task>> {
             portions.push(Vec::new());
             bytes = 0;
         }
-        bytes += task.payload.len();
+        bytes += task.payload.len() + task.saved.as_ref().map_or(0, |saved| saved.state.len());
         if let Some(portion) = portions.last_mut() {
             portion.push(task);
         }
@@ -77,6 +80,17 @@ pub(super) fn settle(settlements: Vec<(Arc<Session>, Settlement)>) {
         session.send(work_response::Message::Settlements(Settlements {
             settlements,
         }));
+    }
+}
+
+/// Tells each worker what became of its checkpoints, all in one message.
+pub(super) fn answer(answers: Vec<(Arc<Session>, CheckpointAnswer)>) {
+    let answers = answers
+        .iter()
+        .map(|(session, answer)| (session, answer.clone()));
+    for (session, answers) in by_session(answers) {
+        let answers = CheckpointAnswers { answers };
+        session.send(work_response::Message::CheckpointAnswers(answers));
     }
 }
 
@@ -128,6 +142,11 @@ fn task(scheduler_id: &str, claimed: &ClaimedTask) -> Task {
         tracestate: tracestate(scheduler_id, head.tracestate.as_deref()),
         timeout_us: u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX),
         suspect: *suspect,
+        saved: known.saved.as_deref().map(|saved| SavedCheckpoint {
+            fence: saved.mark.fence,
+            number: saved.mark.number,
+            state: saved.state.clone(),
+        }),
     }
 }
 

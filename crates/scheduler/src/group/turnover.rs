@@ -86,8 +86,7 @@ impl Turning {
     pub(super) fn note_carried(&mut self, window: HourRange, carried: Carried) {
         let pause = match carried {
             Carried::All => {
-                let tables = [Table::Execution, Table::Outcome];
-                let told = tables.map(|table| ((table, window.from), Instant::now()));
+                let told = Departure::TABLES.map(|table| ((table, window.from), Instant::now()));
                 self.told.extend(told);
                 self.farewell = Some(Farewell::LetGo(window));
                 None
@@ -116,8 +115,8 @@ impl Turning {
             }
             Table::Chain if side.snapshots.is_beyond(end) => true,
             Table::Chain => return Need::Snapshot,
-            // Outcomes are let go of with their executions.
-            Table::Execution | Table::Outcome | Table::Idempotency => false,
+            // Outcomes and checkpoints are let go of with their executions.
+            Table::Execution | Table::Outcome | Table::Checkpoint | Table::Idempotency => false,
         };
         if ready { Need::Nothing } else { Need::Time }
     }

@@ -73,7 +73,8 @@ impl Internal {
         let work = self.shared.work_of(stored.head).await;
         let work = work.map_err(|error| trouble(&error))?.into();
         let (reply, verdict) = oneshot::channel();
-        let known = Known { id, work };
+        let saved = None;
+        let known = Known { id, work, saved };
         let cancel = Cancel {
             known,
             entry,

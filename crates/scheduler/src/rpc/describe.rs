@@ -1,9 +1,9 @@
 //! An execution as clients see it, from its owner's memory and its rows.
 
 use domain::lane::Wait;
-use domain::{ExecutionId, ExecutionState, Micros, Reason, RetryPolicy};
-use proto::v1::{Attempt, Execution};
-use store::{LastOutcome, StoredAttempt, StoredExecution};
+use domain::{ExecutionId, ExecutionState, Items, Micros, Progress, Reason, RetryPolicy};
+use proto::v1::{Attempt, Checkpoint, Execution};
+use store::{LastOutcome, StoredAttempt, StoredCheckpoint, StoredExecution};
 
 use crate::group::{InMemory, correlation_id};
 use crate::shared::Shared;
@@ -104,7 +104,7 @@ pub(super) fn standing<'a>(
 /// The whole of it.
 pub(super) async fn execution(
     id: ExecutionId,
-    stored: &StoredExecution,
+    (stored, saved): (&StoredExecution, Option<&StoredCheckpoint>),
     memory: &InMemory,
     shared: &Shared,
 ) -> Execution {
@@ -116,6 +116,7 @@ pub(super) async fn execution(
     let policy = catalog.policy(head.retry_policy).await.ok().flatten();
     let last = stored.attempts.last();
     let attempts = attempts(stored, memory);
+    let progress = progress((stored, saved), &standing, memory);
     let retrying = standing.state == ExecutionState::Retrying;
     let succeeded = stored
         .attempts
@@ -162,7 +163,58 @@ pub(super) async fn execution(
                 ..
             }
         ),
+        progress: progress.map(progress_on_wire),
+        checkpoint: saved.map(checkpoint),
     }
+}
+
+/// How far it is: one that runs, as its worker says, or as it said when it saved something, if its owner hasn't heard
+/// since; another, as its last attempt left it.
+fn progress<'a>(
+    (stored, saved): (&'a StoredExecution, Option<&'a StoredCheckpoint>),
+    standing: &Standing,
+    memory: &'a InMemory,
+) -> Option<&'a Progress> {
+    if standing.state != ExecutionState::Running {
+        return stored.attempts.last()?.progress.as_ref();
+    }
+    let said = match memory {
+        InMemory::Running { progress, .. } => progress.as_ref(),
+        _ => None,
+    };
+    let saved = saved.filter(|saved| saved.mark.fence == standing.fence);
+    said.or(saved.and_then(|saved| saved.progress.as_ref()))
+}
+
+fn checkpoint(stored: &StoredCheckpoint) -> Checkpoint {
+    Checkpoint {
+        fence: stored.mark.fence,
+        number: stored.mark.number,
+        size: stored.size,
+        saved_at: Some(timestamp(stored.at)),
+        progress: stored.progress.as_ref().map(progress_on_wire),
+    }
+}
+
+fn progress_on_wire(progress: &Progress) -> proto::v1::Progress {
+    proto::v1::Progress {
+        done: progress.done,
+        total: progress.total,
+        note: progress.note.to_string(),
+    }
+}
+
+fn items_on_wire(items: Items) -> Option<proto::v1::Items> {
+    let Items {
+        success,
+        failed,
+        skipped,
+    } = items;
+    (!items.is_none()).then_some(proto::v1::Items {
+        success,
+        failed,
+        skipped,
+    })
 }
 
 /// When its total time is over, counted anew from when somebody had it run again.
@@ -220,6 +272,8 @@ fn ended(attempt: &StoredAttempt) -> Attempt {
         reporting,
         recorded_at: Some(timestamp(attempt.at)),
         next_attempt_at: attempt.next_at.map(timestamp),
+        items: items_on_wire(attempt.items),
+        progress: attempt.progress.as_ref().map(progress_on_wire),
     }
 }
 

@@ -4,6 +4,7 @@ mod acceptance;
 mod cancelling;
 mod describe;
 mod fleet;
+mod from_worker;
 mod listing;
 mod reading;
 mod retry_policy;

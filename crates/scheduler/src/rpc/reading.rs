@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use domain::{ExecutionId, LaneId};
 use proto::internal::v1::{GetExecutionRequest, GetExecutionResponse};
-use store::{ExecutionPlace, StoredExecution};
+use store::{ExecutionPlace, StoredCheckpoint, StoredExecution};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -23,7 +23,13 @@ impl Internal {
         match memory.await.ok().flatten() {
             Some(memory) => {
                 let stored = self.stored(id, request.tenant).await?;
-                let execution = Some(describe::execution(id, &stored, &memory, &self.shared).await);
+                let begun = !stored.attempts.is_empty() || memory.is_running();
+                let checkpoint = match begun {
+                    true => self.last_checkpoint(id, stored.head.tenant).await?,
+                    false => None,
+                };
+                let rows = (&stored, checkpoint.as_ref());
+                let execution = Some(describe::execution(id, rows, &memory, &self.shared).await);
                 Ok(GetExecutionResponse { execution })
             }
             None => self.read_elsewhere(id, request).await,
@@ -74,6 +80,18 @@ impl Internal {
         }
     }
 
+    /// The last that its handler saved.
+    async fn last_checkpoint(
+        &self,
+        id: ExecutionId,
+        tenant: i32,
+    ) -> Result<Option<StoredCheckpoint>, Status> {
+        let windows = Arc::clone(&self.shared.windows.borrow());
+        let database = &self.shared.database;
+        let last = database.last_checkpoint(&windows, tenant, place(id)).await;
+        last.map_err(|error| trouble(&error))
+    }
+
     /// The execution's rows, if they are the tenant's.
     pub(super) async fn stored(
         &self,
@@ -82,17 +100,20 @@ impl Internal {
     ) -> Result<StoredExecution, Status> {
         let number = i32::try_from(tenant).map_err(|_| not_found(id))?;
         let windows = Arc::clone(&self.shared.windows.borrow());
-        let (lane, seq, home) = (id.lane(), id.seq(), id.home());
-        let place = ExecutionPlace { lane, seq, home };
         let stored = self
             .shared
             .database
-            .execution(&windows, number, place)
+            .execution(&windows, number, place(id))
             .await;
         let stored = stored.map_err(|error| trouble(&error))?;
         let own = |stored: &StoredExecution| stored.head.tenant == number;
         stored.filter(own).ok_or_else(|| not_found(id))
     }
+}
+
+fn place(id: ExecutionId) -> ExecutionPlace {
+    let (lane, seq, home) = (id.lane(), id.seq(), id.home());
+    ExecutionPlace { lane, seq, home }
 }
 
 pub(super) fn not_found(id: ExecutionId) -> Status {

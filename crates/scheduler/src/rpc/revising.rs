@@ -39,7 +39,8 @@ impl Internal {
         let work = self.shared.work_of(stored.head).await;
         let work = Arc::new(work.map_err(|error| trouble(&error))?);
         let (reply, verdict) = oneshot::channel();
-        let known = Known { id, work };
+        let saved = None;
+        let known = Known { id, work, saved };
         let revise = Revise {
             known,
             revision,

@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::limits::{self, LimitError};
-use domain::{AttemptResult, ExecutionId};
+use domain::{ExecutionId, Progress};
 use futures::{Stream, StreamExt};
+use proto::v1::checkpoints::Checkpoint;
 use proto::v1::{
-    ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello, Revoke, Welcome, WorkRequest,
-    work_request, work_response,
+    CheckpointAnswers, CheckpointVerdict, ClusterView, Heartbeat, HeartbeatAnswer, Held, Hello,
+    Revoke, Welcome, WorkRequest, work_request, work_response,
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::from_worker::{checkpoint_of, progress_of, report_of, said_held};
 use super::trouble;
 use crate::demand::DemandTold;
-use crate::group::{HeldTask, Holding, Input, Report, SaidHeld};
+use crate::group::{HeldTask, Holding, Input, Report, SaidHeld, SentCheckpoint, checkpoint_answer};
 use crate::session::{Capabilities, Outbound, Profile, Session};
 use crate::shared::{Groups, Shared};
 
@@ -190,8 +192,19 @@ impl WorkStream {
         }
         match request.message {
             Some(work_request::Message::Results(results)) => {
-                self.report(results.results.into_iter().filter_map(report_of).collect())
-                    .await;
+                let reports = results.results.into_iter().filter_map(report_of);
+                self.tell(
+                    reports.collect(),
+                    |report: &Report| report.id,
+                    Input::Reports,
+                )
+                .await;
+            }
+            Some(work_request::Message::Checkpoints(sent)) => self.save(sent.checkpoints).await,
+            Some(work_request::Message::Progress(sent)) => {
+                let reports = sent.reports.into_iter().filter_map(progress_of);
+                let id = |((id, _), _): &(HeldTask, Progress)| *id;
+                self.tell(reports.collect(), id, Input::Progress).await;
             }
             Some(work_request::Message::Heartbeat(beat)) => self.answer(&beat),
             Some(work_request::Message::Window(window)) => {
@@ -241,22 +254,44 @@ impl WorkStream {
             .send(work_response::Message::HeartbeatAnswer(answer));
     }
 
-    async fn report(&self, reports: Vec<Report>) {
+    /// Tells each group what the worker says of executions of its lanes.
+    async fn tell<T>(
+        &self,
+        said: Vec<T>,
+        id: impl Fn(&T) -> ExecutionId,
+        input: impl Fn(Arc<Session>, Vec<T>) -> Input,
+    ) {
         if self.shared.deadline.has_passed() {
             return;
         }
         let groups = self.groups.0.len();
-        let mut by_group: Vec<Vec<Report>> = (0..groups).map(|_| Vec::new()).collect();
-        for report in reports {
-            by_group[usize::from(report.id.lane().0) % groups].push(report);
+        let mut by_group: Vec<Vec<T>> = (0..groups).map(|_| Vec::new()).collect();
+        for item in said {
+            by_group[self.groups.place_of(id(&item).lane())].push(item);
         }
-        for (group, reports) in self.groups.0.iter().zip(by_group) {
-            if !reports.is_empty() {
-                group
-                    .send(Input::Reports(Arc::clone(&self.session), reports))
-                    .await;
+        for (group, said) in self.groups.0.iter().zip(by_group) {
+            if !said.is_empty() {
+                group.send(input(Arc::clone(&self.session), said)).await;
             }
         }
+    }
+
+    /// Has checkpoints saved; one that is too large is refused here.
+    async fn save(&self, sent: Vec<Checkpoint>) {
+        let sent = sent.into_iter().filter_map(checkpoint_of);
+        let (sent, too_large): (Vec<_>, Vec<_>) =
+            sent.partition(|sent| sent.state.len() <= limits::MAX_CHECKPOINT_BYTES);
+        if !too_large.is_empty() {
+            let verdict = CheckpointVerdict::TooLarge;
+            let answers = too_large.iter();
+            let answers = answers.map(|sent| checkpoint_answer(sent.id, sent.mark, verdict));
+            let answers = answers.collect();
+            self.session.send(work_response::Message::CheckpointAnswers(
+                CheckpointAnswers { answers },
+            ));
+        }
+        self.tell(sent, |sent: &SentCheckpoint| sent.id, Input::Checkpoints)
+            .await;
     }
 
     /// Tells every group what the worker holds; gives what it has no right to, if all of them can judge.
@@ -319,43 +354,4 @@ fn check(hello: &Hello) -> Result<(), LimitError> {
         ));
     }
     Ok(())
-}
-
-fn said_held(held: &Held) -> Option<SaidHeld> {
-    let id = ExecutionId::from_slice(&held.execution_id)?;
-    Some(SaidHeld {
-        task: (id, held.fence),
-        epoch: held.lane_epoch,
-    })
-}
-
-/// `None`: a result of something that this version doesn't know, or of no execution at all.
-fn report_of(result: proto::v1::Result) -> Option<Report> {
-    let id = ExecutionId::from_slice(&result.execution_id)?;
-    let kind =
-        AttemptResult::from_number(result.result).filter(|kind| *kind != AttemptResult::Lost)?;
-    let permanent = result.error.as_ref().is_some_and(|error| error.permanent);
-    let error = result.error.map(|error| {
-        let class = limits::cut_text(&error.class, limits::MAX_ERROR_CLASS_BYTES);
-        (
-            class,
-            limits::cut_text(&error.message, limits::MAX_ERROR_BYTES),
-        )
-    });
-    let success = kind == AttemptResult::Success;
-    let mut output = result.output;
-    output.truncate(limits::MAX_OUTPUT_BYTES);
-    let output_type = limits::cut_text(&result.output_content_type, 127);
-    Some(Report {
-        id,
-        fence: result.fence,
-        result: kind,
-        permanent,
-        put_off: (result.put_off_us > 0).then(|| Duration::from_micros(result.put_off_us)),
-        error: error.filter(|_| !success),
-        output: (success && !output.is_empty()).then_some((output, output_type)),
-        waited_us: result.waited_us,
-        ran_us: result.ran_us,
-        held_us: result.held_us,
-    })
 }

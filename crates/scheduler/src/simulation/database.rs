@@ -1,12 +1,12 @@
 //! The database's tables, as a model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::lane::{DatabaseIdentity, DueMark, Lane, Row, TimedEntry};
+use domain::lane::{CheckpointMark, DatabaseIdentity, DueMark, Lane, Row, TimedEntry};
 use domain::{ExecutionId, Hour, LaneId, Micros};
-use store::{Head, InboxEntry, Outcome};
+use store::{Checkpoint, Head, InboxEntry, Outcome};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -53,6 +53,7 @@ pub(super) struct Tables {
     pub(super) snapshots: BTreeMap<LaneId, (u64, Vec<u8>)>,
     pub(super) executions: BTreeMap<(LaneId, u64), (Hour, Arc<Head>)>,
     pub(super) outcomes: BTreeMap<(LaneId, u64, u64), Outcome>,
+    pub(super) checkpoints: BTreeMap<(LaneId, u64, CheckpointMark), Checkpoint>,
     pub(super) due: BTreeMap<(LaneId, DueMark), TimedEntry>,
     pub(super) keys: BTreeMap<[u8; 16], (i64, ExecutionId)>,
     pub(super) inbox: Vec<Posted>,
@@ -114,6 +115,7 @@ impl Model {
             snapshots: BTreeMap::new(),
             executions: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             due: BTreeMap::new(),
             keys: BTreeMap::new(),
             inbox: Vec::new(),
@@ -228,5 +230,25 @@ impl Tables {
             }
         }
         lane
+    }
+
+    /// The last checkpoint of an execution that is there.
+    pub(super) fn last_saved(&self, lane: LaneId, seq: u64) -> Option<CheckpointMark> {
+        let all = self.checkpoints_of(lane, seq);
+        all.last().map(|((_, _, mark), _)| *mark)
+    }
+
+    /// The checkpoints of an execution that are there.
+    pub(super) fn checkpoints_of(
+        &self,
+        lane: LaneId,
+        seq: u64,
+    ) -> btree_map::Range<'_, (LaneId, u64, CheckpointMark), Checkpoint> {
+        let mark = |number| CheckpointMark {
+            fence: number,
+            number,
+        };
+        self.checkpoints
+            .range((lane, seq, mark(0))..=(lane, seq, mark(u64::MAX)))
     }
 }

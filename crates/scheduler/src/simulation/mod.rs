@@ -12,6 +12,7 @@ mod link;
 mod lists;
 mod panics;
 mod replica;
+mod saving;
 mod storage;
 mod transaction;
 mod truth;
@@ -20,6 +21,7 @@ mod work;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::lane::Lane;
 
@@ -51,14 +53,20 @@ fn nothing_is_lost_or_done_twice_whatever_happens() {
     let cores = || std::thread::available_parallelism().map_or(2, usize::from) as u64;
     let threads = number("THREADS").unwrap_or_else(cores).max(1);
     let begin = std::time::Instant::now();
+    let (saved, resumed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failures: Vec<String> = std::thread::scope(|scope| {
         let parts: Vec<_> = (0..threads)
             .map(|part| {
+                let (saved, resumed) = (&saved, &resumed);
                 let seeds = (from..from + count).filter(move |seed| seed % threads == part);
                 scope.spawn(move || {
-                    let failed = seeds.filter_map(|seed| {
-                        let failure = world::play(seed, false).err()?;
-                        Some(format!("seed {seed}: {failure}"))
+                    let failed = seeds.filter_map(|seed| match world::play(seed, false) {
+                        Ok(checkpoints) => {
+                            saved.fetch_add(checkpoints.0, Ordering::Relaxed);
+                            resumed.fetch_add(checkpoints.1, Ordering::Relaxed);
+                            None
+                        }
+                        Err(failure) => Some(format!("seed {seed}: {failure}")),
                     });
                     failed.take(3).collect::<Vec<_>>()
                 })
@@ -69,10 +77,18 @@ fn nothing_is_lost_or_done_twice_whatever_happens() {
             .flat_map(|part| part.join().expect("a world ends"))
             .collect()
     });
-    println!("{count} seeds in {:.1?}", begin.elapsed());
+    let (saved, resumed) = (saved.into_inner(), resumed.into_inner());
+    println!(
+        "{count} seeds in {:.1?}: {saved} checkpoints were acknowledged, {resumed} attempts went on from one",
+        begin.elapsed()
+    );
     assert!(
         failures.is_empty(),
         "{}\nplay one again with SEED=…",
         failures.join("\n")
+    );
+    assert!(
+        count < 100 || (saved > 0 && resumed > 0),
+        "nothing was saved"
     );
 }

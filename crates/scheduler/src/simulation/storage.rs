@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use domain::lane::{
-    Class, DatabaseIdentity, DueMark, InboxMark, Lane, Row, Span, StoredPage, TimedEntry,
+    CheckpointMark, Class, DatabaseIdentity, DueMark, InboxMark, Lane, Row, Span, StoredPage,
+    TimedEntry,
 };
 use domain::{Hour, LaneId, Micros, RetryPolicy};
 use store::{
     ApiKey, Batch, Claimant, Error, ExecutionPlace, Head, InboxRead, KeepHouse, KeepLeases,
     KeptEntry, KnowNames, KnownKey, LaneLease, LaneOwner, LastEnd, Lead, Membership, PostWork,
-    Posted, Queue, ReadExecutions, Renewal, Retention, Settled, Storage, StoredExecution, Table,
-    Term, TermHolder, WindowMap, WriteLanes, WriteSnapshots,
+    Posted, Queue, ReadExecutions, Renewal, Retention, Settled, Storage, StoredCheckpoint,
+    StoredExecution, Table, Term, TermHolder, WindowMap, WriteLanes, WriteSnapshots,
 };
 use tokio::sync::oneshot;
 
@@ -763,6 +765,32 @@ impl ReadExecutions for Connection {
                 Some((*seq, Head::clone(head)))
             });
             heads.collect()
+        };
+        self.read(read).await
+    }
+
+    async fn last_checkpoint(
+        &self,
+        _: &WindowMap,
+        _: i32,
+        _: ExecutionPlace,
+    ) -> Result<Option<StoredCheckpoint>, Error> {
+        Ok(None)
+    }
+
+    async fn states(
+        &self,
+        _: &WindowMap,
+        lane: LaneId,
+        _: Hour,
+        (marks, _): (&[(u64, CheckpointMark)], u64),
+    ) -> Result<Vec<(u64, Bytes)>, Error> {
+        let read = |state: &mut State| {
+            let states = marks.iter().filter_map(|(seq, mark)| {
+                let saved = state.tables.checkpoints.get(&(lane, *seq, *mark))?;
+                Some((*seq, saved.state.clone()))
+            });
+            states.collect()
         };
         self.read(read).await
     }

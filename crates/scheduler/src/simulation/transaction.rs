@@ -134,6 +134,18 @@ impl<'a> Transaction<'a> {
             let before = tables.outcomes.insert(place, outcome.clone());
             assert!(before.is_none(), "outcome {place:?} comes twice");
         }
+        for saved in &batch.checkpoints {
+            let place = (saved.lane, saved.seq, saved.mark);
+            match saved.place {
+                Place::Window => assert!(
+                    tables.windows.has(Table::Checkpoint, saved.home),
+                    "checkpoint {place:?} has no window"
+                ),
+                Place::Kept => drop(tables.windows.kept_checkpoints.insert(place)),
+            }
+            let before = tables.checkpoints.insert(place, saved.clone());
+            assert!(before.is_none(), "checkpoint {place:?} comes twice");
+        }
         for due in &batch.due {
             tables.due.insert((due.lane, due.entry.mark), due.entry);
         }

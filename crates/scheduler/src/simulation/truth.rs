@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::lane::Lane;
+use domain::lane::{CheckpointMark, Lane};
 use domain::{ExecutionId, ExecutionState, Hour, LaneId};
 use store::{ExecutionPlace, LastEnd, LastOutcome, Outcome, StoredAttempt, StoredExecution};
 use tokio::time::Instant;
@@ -24,11 +24,41 @@ struct Run {
     end: Option<Instant>,
 }
 
+/// What attempts of an execution saved, and what later ones went on from.
+#[derive(Default)]
+struct Checkpoints {
+    sent: BTreeSet<CheckpointMark>,
+    acknowledged: BTreeSet<CheckpointMark>,
+    /// By fence.
+    begun_with: BTreeMap<u64, Option<CheckpointMark>>,
+}
+
+impl Checkpoints {
+    /// What an attempt went on from was sent by an earlier one, and no later one of these was acknowledged.
+    fn check(&self, id: ExecutionId) -> Result<(), String> {
+        for (fence, begun_with) in &self.begun_with {
+            let earlier = |mark: &&CheckpointMark| mark.fence < *fence;
+            let last = self.acknowledged.iter().rfind(earlier);
+            let is_sent = begun_with.is_none_or(|mark| self.sent.contains(&mark));
+            if *begun_with < last.copied()
+                || !is_sent
+                || begun_with.is_some_and(|m| m.fence >= *fence)
+            {
+                return Err(format!(
+                    "{id} begins under {fence} with {begun_with:?}, acknowledged was {last:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Default)]
 struct Notes {
     /// What was acknowledged, and the number of its submission.
     accepted: BTreeMap<ExecutionId, u64>,
     runs: BTreeMap<ExecutionId, Vec<Run>>,
+    saved: BTreeMap<ExecutionId, Checkpoints>,
     /// Which submission an execution was ever given to.
     given: BTreeMap<ExecutionId, u64>,
     /// What the database lost, and when.
@@ -127,6 +157,42 @@ impl Truth {
         self.resume(id, fence, worker);
     }
 
+    /// A handler begins with what an earlier attempt saved.
+    pub(super) fn begin_with(&self, id: ExecutionId, fence: u64, saved: Option<CheckpointMark>) {
+        let mut notes = self.notes();
+        let checkpoints = notes.saved.entry(id).or_default();
+        checkpoints.begun_with.insert(fence, saved);
+    }
+
+    /// A handler saves something.
+    pub(super) fn saves(&self, id: ExecutionId, mark: CheckpointMark) {
+        self.notes().saved.entry(id).or_default().sent.insert(mark);
+    }
+
+    /// It is told that it, or something later of the same attempt, is saved.
+    pub(super) fn saved(&self, id: ExecutionId, mark: CheckpointMark) {
+        let mut notes = self.notes();
+        // It may have been lost since with the database's last changes, or its row before it.
+        let is_sure = notes
+            .lost
+            .1
+            .is_none_or(|since| since.elapsed() >= UNNOTICED);
+        if is_sure {
+            let checkpoints = notes.saved.entry(id).or_default();
+            checkpoints.acknowledged.insert(mark);
+        }
+    }
+
+    /// How often something was acknowledged, and how often an attempt went on from something.
+    pub(super) fn checkpoints(&self) -> (usize, usize) {
+        let notes = self.notes();
+        let all = notes.saved.values();
+        all.fold((0, 0), |(acknowledged, resumed), one| {
+            let went_on = one.begun_with.values().flatten().count();
+            (acknowledged + one.acknowledged.len(), resumed + went_on)
+        })
+    }
+
     /// A handler runs, for the first time or again after its worker was stopped.
     pub(super) fn resume(&self, id: ExecutionId, fence: u64, worker: &str) {
         let mut notes = self.notes();
@@ -169,8 +235,14 @@ impl Truth {
             revised,
             runs,
             lost,
+            saved,
             ..
         } = &mut *notes;
+        // What was acknowledged may be gone, and fences may come that lie beyond what ran on unnoticed.
+        saved.values_mut().for_each(|checkpoints| {
+            checkpoints.acknowledged.clear();
+            checkpoints.begun_with.clear();
+        });
         let place = |id: &ExecutionId| (id.lane(), id.seq());
         let same = |id: &ExecutionId| {
             let row = tables.execution(place(id));
@@ -223,6 +295,9 @@ impl Truth {
             if !rows.iter().any(|row| row.result.is_none()) {
                 return Err(format!("{id} was said to be revised, and is {rows:?}"));
             }
+        }
+        for (id, checkpoints) in &notes.saved {
+            checkpoints.check(*id)?;
         }
         check_rows(tables)?;
         check_submissions(tables)
@@ -362,7 +437,12 @@ pub(super) fn last_end(tables: &Tables, place: ExecutionPlace) -> Option<LastEnd
     let stored = stored(tables, lane, seq)?;
     let last = LastOutcome::from(stored.attempts.last()?);
     let is_kept = tables.windows.kept_executions.contains(&(lane, seq));
-    Some(LastEnd { last, is_kept })
+    let saved = tables.last_saved(lane, seq);
+    Some(LastEnd {
+        last,
+        is_kept,
+        saved,
+    })
 }
 
 /// What goes in is what came out, what left and what is there.
@@ -410,6 +490,8 @@ pub(super) fn stored(tables: &Tables, lane: LaneId, seq: u64) -> Option<StoredEx
         output_type: None,
         trace_kept: false,
         budgets: outcome.budgets,
+        items: outcome.items,
+        progress: outcome.progress.clone(),
     });
     Some(StoredExecution {
         head: store::Head::clone(head),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::lane::CheckpointMark;
 use domain::{Hour, HourRange, LaneId, Micros};
 use store::{
     CarriedOver, CarryOver, Departure, Error, KeepHouse, LetGo, Table, WindowMap, WindowState,
@@ -37,6 +38,7 @@ pub(super) struct Windows {
     let_go: BTreeSet<(Table, Hour, LaneId)>,
     pub(super) kept_executions: BTreeSet<(LaneId, u64)>,
     pub(super) kept_outcomes: BTreeSet<(LaneId, u64, u64)>,
+    pub(super) kept_checkpoints: BTreeSet<(LaneId, u64, CheckpointMark)>,
 }
 
 impl Windows {
@@ -141,6 +143,8 @@ impl Tables {
                 let attempts = (lane, *seq, 0)..=(lane, *seq, u64::MAX);
                 let attempts = self.outcomes.range(attempts).map(|(place, _)| *place);
                 self.windows.kept_outcomes.extend(attempts);
+                let saved = self.last_saved(lane, *seq).map(|mark| (lane, *seq, mark));
+                self.windows.kept_checkpoints.extend(saved);
             }
         }
     }
@@ -174,6 +178,11 @@ impl Tables {
                     range.contains(outcome.home) && !kept.contains(place)
                 });
                 self.gone.outcomes.extend(gone);
+            }
+            Table::Checkpoint => {
+                let kept = &self.windows.kept_checkpoints;
+                self.checkpoints
+                    .retain(|place, saved| !range.contains(saved.home) || kept.contains(place));
             }
             Table::Due => self
                 .due

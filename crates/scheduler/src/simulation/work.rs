@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::link::Link;
 use super::replica::{Replica, WORKER_LEASE};
+use super::saving::Saving;
 use super::storage::{TENANT, TYPE};
 use super::world::World;
 use crate::rpc::WorkStream;
@@ -34,9 +35,9 @@ type Requests = mpsc::UnboundedSender<Result<WorkRequest, Status>>;
 type Event = (String, u64, Option<WorkResponse>);
 
 /// A stream to one scheduler.
-struct Stream {
+pub(super) struct Stream {
     number: u64,
-    requests: Requests,
+    pub(super) requests: Requests,
     /// When its Hello was sent.
     sent: Instant,
     /// What it was told last of its permit for suspects, and what it wants.
@@ -62,7 +63,7 @@ impl Stream {
 }
 
 /// A task that it holds: begun, or done and not settled.
-struct HeldTask {
+pub(super) struct HeldTask {
     /// The scheduler that handed it out.
     origin: String,
     /// The lane's owner, by whose lease it has the right.
@@ -70,20 +71,21 @@ struct HeldTask {
     /// Until when it has it by the leases of earlier owners.
     granted: Instant,
     until: Instant,
-    done: Option<proto::v1::Result>,
+    pub(super) done: Option<proto::v1::Result>,
+    pub(super) saving: Saving,
     cancelled: bool,
     taken_back: bool,
     suspect: bool,
 }
 
 pub(super) struct Worker {
-    name: String,
+    pub(super) name: String,
     incarnation: u64,
-    world: World,
-    chance: StdRng,
-    streams: BTreeMap<String, Stream>,
+    pub(super) world: World,
+    pub(super) chance: StdRng,
+    pub(super) streams: BTreeMap<String, Stream>,
     leases: BTreeMap<String, Instant>,
-    held: BTreeMap<(ExecutionId, u64), HeldTask>,
+    pub(super) held: BTreeMap<(ExecutionId, u64), HeldTask>,
     /// The owner of each lane, and the number of its lease.
     owners: BTreeMap<usize, (u64, Option<String>)>,
     /// The schedulers that it can't reach, and until when.
@@ -128,7 +130,11 @@ impl Worker {
         loop {
             self.pass_permit();
             let ends = self.held.values().filter(|held| held.done.is_none());
-            let next = ends.map(|held| held.until).chain(self.next_lapse());
+            let saves = ends.clone().filter_map(|held| held.saving.at);
+            let next = ends
+                .map(|held| held.until)
+                .chain(saves)
+                .chain(self.next_lapse());
             let next = next.min().map_or(look, |end| end.min(look));
             tokio::select! {
                 biased;
@@ -157,6 +163,7 @@ impl Worker {
                 }
                 () = tokio::time::sleep_until(next) => {
                     self.drop_what_lapsed();
+                    self.save();
                     self.finish();
                     if Instant::now() >= look {
                         look = Instant::now() + LOOK;
@@ -198,6 +205,7 @@ impl Worker {
         for (id, done) in done {
             self.report(id, done);
         }
+        self.save_again();
     }
 
     async fn connect(&mut self, replica: &Replica) {
@@ -324,18 +332,10 @@ impl Worker {
                     }
                 }
             }
-            Some(work_response::Message::Revoke(revoke)) => {
-                for task in revoke.held {
-                    let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
-                    let held = self.held.get(&(id, task.fence));
-                    let origin = held.map(|held| held.origin.clone());
-                    // Whoever handed it out takes the worker for its holder still: the next Hello tells.
-                    if let Some(origin) = origin.filter(|origin| origin != from) {
-                        self.streams.remove(&origin);
-                    }
-                    self.give_up(id, task.fence);
-                }
+            Some(work_response::Message::CheckpointAnswers(answered)) => {
+                self.take_answers(from, &answered.answers);
             }
+            Some(work_response::Message::Revoke(revoke)) => self.revoke(from, revoke.held),
             Some(work_response::Message::Cancel(cancel)) => {
                 for task in cancel.held {
                     let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
@@ -359,6 +359,20 @@ impl Worker {
     fn note_demand(&mut self, from: &str, demand: Demand) {
         if let Some(stream) = self.streams.get_mut(from) {
             stream.demand = demand;
+        }
+    }
+
+    /// What it has no right to it lets go of.
+    fn revoke(&mut self, from: &str, revoked: Vec<Held>) {
+        for task in revoked {
+            let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+            let held = self.held.get(&(id, task.fence));
+            let origin = held.map(|held| held.origin.clone());
+            // Whoever handed it out takes the worker for its holder still: the next Hello tells.
+            if let Some(origin) = origin.filter(|origin| origin != from) {
+                self.streams.remove(&origin);
+            }
+            self.give_up(id, task.fence);
         }
     }
 
@@ -424,7 +438,7 @@ impl Worker {
         }
     }
 
-    fn owner(&self, id: ExecutionId) -> Option<String> {
+    pub(super) fn owner(&self, id: ExecutionId) -> Option<String> {
         self.owners.get(&usize::from(id.lane().0))?.1.clone()
     }
 
@@ -456,6 +470,7 @@ impl Worker {
             !(task.suspect && self.has_suspect_of_another(from)),
             "{id} and a suspect of another scheduler at a time"
         );
+        self.note_begun_with(id, task);
         let run = match self.chance.random_range(0..20) {
             // Longer than it takes until somebody else has the lane and has waited for its workers.
             0 => self.chance.random_range(4_000..14_000),
@@ -468,6 +483,7 @@ impl Worker {
             granted,
             until: Instant::now() + Duration::from_millis(run),
             done: None,
+            saving: Saving::new(&mut self.chance),
             cancelled: false,
             taken_back: false,
             suspect: task.suspect,
@@ -550,6 +566,7 @@ impl Worker {
         self.world
             .history
             .note(|| format!("{}: gives {id} up (fence {fence})", self.name));
+        self.save_too_late(id, fence);
         self.held.remove(&(id, fence));
         self.world.truth.end(id, fence, &self.name);
     }
@@ -637,7 +654,7 @@ fn held(id: ExecutionId, fence: u64, lane_epoch: u64) -> Held {
     }
 }
 
-fn request(message: work_request::Message) -> Result<WorkRequest, Status> {
+pub(super) fn request(message: work_request::Message) -> Result<WorkRequest, Status> {
     Ok(WorkRequest {
         message: Some(message),
     })

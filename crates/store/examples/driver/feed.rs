@@ -99,6 +99,8 @@ impl Feed {
             output: None,
             output_type: None,
             trace_kept: false,
+            items: domain::Items::default(),
+            progress: None,
             place: store::Place::Window,
         }
     }

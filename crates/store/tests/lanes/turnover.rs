@@ -11,6 +11,7 @@ use store::{
 };
 use uuid::Uuid;
 
+use crate::checkpoints::saves;
 use crate::world::*;
 
 const RETENTION: Retention = Retention {
@@ -158,8 +159,7 @@ async fn what_is_open_outlives_its_window() {
         CarriedOver::Unasked,
         "nobody waits for it yet"
     );
-    let tables = [Table::Execution, Table::Outcome];
-    for table in tables {
+    for table in Departure::TABLES {
         world.seal(3, (table, window)).await;
     }
     assert!(lane.open_within(window).is_empty(), "it waits in its table");
@@ -169,9 +169,9 @@ async fn what_is_open_outlives_its_window() {
     let others = "let_go where lane <> 0";
     assert_eq!(
         (world.count("let_go").await, world.count(others).await),
-        (2, 0)
+        (3, 0)
     );
-    for table in tables {
+    for table in Departure::TABLES {
         world.let_go(1..LANES, (table, window)).await;
     }
     let windows = world.turn(3).await;
@@ -180,7 +180,7 @@ async fn what_is_open_outlives_its_window() {
         "it is out of use"
     );
     let mut house = Housekeeper::new(database.clone());
-    assert!(house.remove_windows(AT_ONCE).await.unwrap() >= 2);
+    assert!(house.remove_windows(AT_ONCE).await.unwrap() >= 3);
     assert_eq!(house.remove_windows(AT_ONCE).await.unwrap(), 0);
     assert_eq!(
         (world.count("execution").await, world.count("outcome").await),
@@ -200,6 +200,46 @@ async fn what_is_open_outlives_its_window() {
             .unwrap()
             .is_none()
     );
+}
+
+#[tokio::test]
+async fn the_last_checkpoint_of_what_is_open_outlives_its_window() {
+    let mut world = World::new().await;
+    let (mut lane, mut writer, _) = world.owner().await;
+    let batch = submission(&lane, world.now, 1, 1);
+    writer.commit(&world.windows, &batch).await.unwrap();
+    apply(&mut lane, &batch);
+    let (batch, seq, last) = saves(&lane, &world, 3, Place::Window);
+    writer.commit(&world.windows, &batch).await.unwrap();
+    apply(&mut lane, &batch);
+    let window = first_window(&world, Table::Execution);
+    for table in Departure::TABLES {
+        world.seal(3, (table, window)).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(world.carry(&lane, window).await, CarriedOver::All(1));
+    }
+    assert_eq!(
+        world.count("kept_checkpoint").await,
+        1,
+        "the others nobody needs"
+    );
+    for table in Departure::TABLES {
+        world.let_go(1..LANES, (table, window)).await;
+    }
+    let (windows, home) = (world.turn(3).await, world.now.hour());
+    assert!(windows.leaf(Table::Checkpoint, home).is_err());
+    let state = async |mark| {
+        let marks = [(seq, mark)];
+        let states = (world.database).states(&windows, lane.id(), home, (&marks, 100));
+        states.await.unwrap()
+    };
+    assert_eq!(state(last).await, [(seq, "state 3".into())]);
+
+    // What is saved from here on goes there at once.
+    let (batch, _, last) = saves(&lane, &world, 1, Place::Kept);
+    writer.commit(&windows, &batch).await.unwrap();
+    assert_eq!(state(last).await, [(seq, "state 4".into())]);
 }
 
 #[tokio::test]
@@ -257,7 +297,7 @@ async fn with_more_than_may_be_carried_over_a_window_stays() {
     let mut world = World::new().await;
     let (lane, _, _) = two_that_ended(&mut world).await;
     let window = first_window(&world, Table::Execution);
-    for table in [Table::Execution, Table::Outcome] {
+    for table in Departure::TABLES {
         world.seal(3, (table, window)).await;
     }
     let most = async |most| {
@@ -266,7 +306,7 @@ async fn with_more_than_may_be_carried_over_a_window_stays() {
         (carried.await.unwrap(), world.count("let_go").await)
     };
     assert_eq!(most(0).await, (CarriedOver::TooMuch, 0));
-    assert_eq!(most(1).await, (CarriedOver::All(1), 2));
+    assert_eq!(most(1).await, (CarriedOver::All(1), 3));
 }
 
 #[tokio::test]
@@ -428,7 +468,7 @@ async fn failures_are_kept_as_long_as_their_queue_says() {
         .execute("update outcome set state = 8 where state = 5")
         .await;
     let window = first_window(&world, Table::Execution);
-    for table in [Table::Execution, Table::Outcome] {
+    for table in Departure::TABLES {
         world.seal(3, (table, window)).await;
     }
     assert_eq!(world.carry(&lane, window).await, CarriedOver::All(1));

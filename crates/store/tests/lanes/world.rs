@@ -281,6 +281,8 @@ pub(crate) fn outcome(
         output: success.then(|| "done".into()),
         output_type: None,
         trace_kept: false,
+        items: domain::Items::default(),
+        progress: None,
         place: Place::Window,
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use domain::{ExecutionId, LaneId};
 use prost::Message;
@@ -8,17 +8,13 @@ use proto::v1::SettlementVerdict as Verdict;
 use proto::v1::work_request::Message as Request;
 
 use super::Link;
-use super::held::{Held, Unsettled};
+use super::held::Held;
 use super::peers::{PeerId, Peers};
 use super::schedulers::{SchedulerRef, Schedulers};
+use super::way::Way;
 
-/// How long to wait for a settlement before a result is sent again; doubled each time.
-const SETTLED_WITHIN: Duration = Duration::from_secs(2);
-const MAX_RESEND: Duration = Duration::from_secs(16);
-/// The first back-off after "I'm not the owner"; doubled each time.
-const AFTER_NOT_OWNER: Duration = Duration::from_millis(50);
-/// Results of one message: schedulers take 4 MiB.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Results of one message, or checkpoints: schedulers take 4 MiB.
+pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 impl Link {
     /// Sends the results that are due, those to one scheduler together. What can't be sent now is
@@ -43,9 +39,7 @@ impl Link {
                 .entry(peer)
                 .or_default()
                 .push(unsettled.report.to_wire(now));
-            unsettled.sent_to = Some(peer);
-            unsettled.due = now + doubled(SETTLED_WITHIN, unsettled.sent, MAX_RESEND);
-            unsettled.sent = unsettled.sent.saturating_add(1);
+            unsettled.way.note_sent(peer, now);
         }
         for (peer, results) in parcels {
             self.send_parcel(peer, results, now);
@@ -77,8 +71,7 @@ impl Link {
             let id = ExecutionId::from_slice(&result.execution_id);
             let held = id.and_then(|id| self.holdings.exact_mut(id, result.fence));
             if let Some(unsettled) = held.and_then(Held::unsettled_mut) {
-                unsettled.due = now;
-                unsettled.sent -= 1;
+                unsettled.way.take_back(now);
             }
         }
     }
@@ -115,32 +108,25 @@ impl Link {
         let Some(unsettled) = held.unsettled_mut() else {
             return;
         };
-        if unsettled.sent_to != Some(declined_by) {
-            // It is on its way to another one already.
-            return;
-        }
-        // The second refusal in a row waits even if it is somebody else's: two schedulers with
-        // different views must not toss it to and fro.
-        if elsewhere && unsettled.sent <= 1 {
+        if unsettled
+            .way
+            .note_declined(declined_by, elsewhere, Instant::now())
+        {
             self.outgoing.push(id);
-        } else {
-            let backoff = doubled(AFTER_NOT_OWNER, unsettled.sent, SETTLED_WITHIN);
-            unsettled.due = Instant::now() + backoff;
         }
     }
 
     /// Takes up again what nothing has been heard of.
     pub(super) fn resend_what_is_late(&mut self, now: Instant) {
-        let late = |unsettled: &Unsettled| unsettled.due <= now;
-        self.take_up(|_, unsettled| late(unsettled));
+        self.take_up(|_, way| way.due <= now);
     }
 
-    /// Takes up again the results that went to a session which is over.
+    /// Takes up again what went to a session which is over.
     pub(super) fn resend_what_went_to(&mut self, peer: PeerId) {
-        self.take_up(|_, unsettled| unsettled.sent_to == Some(peer));
+        self.take_up(|_, way| way.sent_to == Some(peer));
     }
 
-    /// Takes up the results that somebody else owns now than who has them.
+    /// Takes up what somebody else has to decide now than who has it.
     pub(super) fn resend_what_moved(&mut self) {
         let owners: BTreeMap<_, _> = self
             .peers
@@ -148,22 +134,23 @@ impl Link {
             .map(|(peer, scheduler)| (scheduler, peer))
             .collect();
         let schedulers = std::mem::take(&mut self.schedulers);
-        self.take_up(|lane, unsettled| {
+        self.take_up(|lane, way| {
             let owner = schedulers.owner(lane).and_then(|owner| owners.get(&owner));
-            owner.is_some() && owner != unsettled.sent_to.as_ref()
+            owner.is_some() && owner != way.sent_to.as_ref()
         });
         self.schedulers = schedulers;
     }
 
-    fn take_up(&mut self, which: impl Fn(LaneId, &Unsettled) -> bool) {
+    /// Takes up results and checkpoints. If one can't be sent now, every tick tries.
+    fn take_up(&mut self, which: impl Fn(LaneId, &Way) -> bool) {
         let now = Instant::now();
+        self.unsaved.take_up(&which, now);
         for (id, held) in self.holdings.iter_mut() {
             let Some(unsettled) = held.unsettled_mut() else {
                 continue;
             };
-            if which(id.lane(), unsettled) {
-                // If it can't be sent now, every tick tries.
-                unsettled.due = now;
+            if which(id.lane(), &unsettled.way) {
+                unsettled.way.due = now;
                 self.outgoing.push(id);
             }
         }
@@ -180,8 +167,4 @@ fn route(
     owner
         .and_then(|owner| peers.with(owner))
         .or_else(|| peers.with(origin))
-}
-
-fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(most)
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use domain::{ExecutionId, LaneId};
 use proto::v1;
 
-use super::peers::PeerId;
 use super::schedulers::{SchedulerRef, Schedulers};
+use super::way::Way;
 use crate::context::Shared;
 use crate::outcome::Report;
 
@@ -50,12 +50,7 @@ pub(super) enum Stage {
 /// A result on its way.
 pub(super) struct Unsettled {
     pub(super) report: Report,
-    /// How often it was sent.
-    pub(super) sent: u32,
-    /// To whom last.
-    pub(super) sent_to: Option<PeerId>,
-    /// When to send it, again if nothing is heard of it.
-    pub(super) due: Instant,
+    pub(super) way: Way,
 }
 
 impl Holdings {
@@ -125,9 +120,7 @@ impl Holdings {
         let origin = held.origin;
         let ended = Stage::Ended(Box::new(Unsettled {
             report,
-            sent: 0,
-            sent_to: None,
-            due: now,
+            way: Way::new(now),
         }));
         let before = std::mem::replace(&mut held.stage, ended);
         self.discount(id, origin, &before);
@@ -183,6 +176,12 @@ impl Holdings {
         {
             held.remove();
         }
+    }
+
+    /// The attempt under this fence, if it runs.
+    pub(super) fn running_under(&self, id: ExecutionId, fence: u64) -> Option<&Held> {
+        let held = self.by_execution.get(&id);
+        held.filter(|held| held.fence == fence && matches!(held.stage, Stage::Running { .. }))
     }
 
     /// Whether this fence, or a later one, of the execution is held.

@@ -39,6 +39,7 @@ impl Link {
                     None => Drain::within(now, self.profile.shutdown_grace),
                 });
             }
+            Response::CheckpointAnswers(answered) => self.take_answers(peer, &answered.answers),
             // The session keeps these to itself.
             Response::Welcome(_) | Response::HeartbeatAnswer(_) => {}
         }
@@ -81,7 +82,7 @@ impl Link {
         let (id, fence) = (task.execution_id, task.fence);
         self.runner.metrics.received.inc();
         let logged = self.log_budget.admit(&task, now);
-        let shared = Shared::new(task, logged);
+        let shared = Shared::new(task, logged, self.to_link.clone());
         match logged {
             true => self.tell(Notice::Received(Arc::clone(&shared))),
             false => self.runner.metrics.lines_suppressed.inc(),

@@ -87,5 +87,5 @@ fn overdue(shared: &Shared, cancel_grace: Duration, now: Instant) -> Option<Repo
         begun,
         ended: now,
     };
-    Some(Report::new(task.execution_id, task.fence, outcome, times))
+    Some(Report::new(shared, outcome, times))
 }

@@ -87,7 +87,8 @@ impl Link {
             begun: None,
             ended: now,
         };
-        self.conclude(Report::new(id, fence, outcome, times), now);
+        let report = Report::new(shared, outcome, times);
+        self.conclude(report, now);
     }
 
     /// An attempt's result is to be sent, if the right to it is still held and there is none yet.

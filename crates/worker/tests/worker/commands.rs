@@ -160,7 +160,10 @@ async fn programs_do_not_outlive_a_worker_that_is_killed() {
         .spawn()
         .unwrap();
     let stream = a.welcome(LEASE).await;
-    assert_eq!(stream.hello.job_types, ["command", "fail", "noop", "sleep"]);
+    assert_eq!(
+        stream.hello.job_types,
+        ["command", "count", "fail", "noop", "sleep"]
+    );
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("pid");
     stream.dispatch([family(1, &file)]).await;

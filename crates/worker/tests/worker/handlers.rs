@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
 use worker::{
-    Command, Context, Fail, Handler, HandlerError, Json, Noop, Output, Sleep, WorkerBuilder,
+    Command, Context, Count, Fail, Handler, HandlerError, Json, Noop, Output, Sleep, WorkerBuilder,
 };
 
 use crate::scheduler::SOON;
@@ -26,6 +26,7 @@ impl Handlers {
         builder
             .handler("noop", Noop)
             .handler("sleep", Sleep)
+            .handler("count", Count)
             .handler("fail", Fail)
             .handler("command", Command::unguarded())
             .handler("gate", self.gate.clone())

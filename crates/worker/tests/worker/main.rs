@@ -6,6 +6,8 @@ mod attempts;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod drain;

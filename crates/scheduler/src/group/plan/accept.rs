@@ -139,6 +139,7 @@ impl Planner<'_> {
         let known = Known {
             id,
             work: Arc::clone(&item.work),
+            saved: None,
         };
         self.effects.accepted.push((known.clone(), item.arrived));
         known
@@ -207,6 +208,15 @@ impl Planner<'_> {
             && side.heads.bytes() < room
         {
             side.heads.insert(known.id.seq(), known);
+        }
+    }
+
+    /// The same of one that goes on; not if it has saved something since that isn't known here, and is read then.
+    pub(super) fn remember_again(&mut self, known: Known) {
+        let (lane, seq) = (known.id.lane(), known.id.seq());
+        let draft = self.drafts.get(&lane);
+        if draft.and_then(|draft| draft.saved(seq)) == known.saved_mark() {
+            self.remember(known);
         }
     }
 }

@@ -130,15 +130,8 @@ impl Planner<'_> {
             let Some(known) = side.heads.take(seq) else {
                 continue;
             };
-            side.held.insert(
-                seq,
-                Held {
-                    slot: Some(slot),
-                    known: known.clone(),
-                    cancelled: None,
-                    asked_back: false,
-                },
-            );
+            let held = Held::new(Some(slot), known.clone());
+            side.held.insert(seq, held);
             self.effects.claimed.push(ClaimedTask {
                 session: Arc::clone(session),
                 timeout: known.timeout(self.at),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use domain::lane::{DueMark, Ending, Running, TimedEntry, Wait};
 use domain::{
-    AttemptResult, Attempted, Budgets, Decision, ExecutionState, Micros, Reason, Verdict,
+    AttemptResult, Attempted, Budgets, Decision, ExecutionState, Items, Micros, Reason, Verdict,
 };
 use proto::v1::SettlementVerdict;
 use store::{DueEntry, Outcome, Place};
@@ -154,7 +154,12 @@ impl Planner<'_> {
         running: &Running,
         (decision, ending): (Decision, Ending),
     ) {
-        let Held { slot, known, .. } = held;
+        let Held {
+            slot,
+            known,
+            progress,
+            ..
+        } = held;
         let session = slot.as_ref().map(|slot| Arc::clone(slot.session()));
         drop(slot);
         let id = known.id;
@@ -180,7 +185,12 @@ impl Planner<'_> {
         }
         let goes_on = ending != Ending::Closed;
         let place = self.place(id.lane(), running.home);
-        let outcome = outcome_of(&known, report, running, (decision, ending), self.at);
+        let mut outcome = outcome_of(&known, report, running, (decision, ending), self.at);
+        // Of one whose worker can't say any more, what it said before.
+        outcome.progress = report
+            .progress
+            .clone()
+            .or(progress.map(|progress| *progress));
         self.effects.ended.push(Ended {
             class: running.class,
             fence: report.fence,
@@ -193,11 +203,12 @@ impl Planner<'_> {
             run_us: outcome.run_us,
             start_us: outcome.queued_us + outcome.dispatch_us,
             error: report.error.clone(),
+            items: report.items,
             known: known.clone(),
         });
         self.batch.outcomes.push(Outcome { place, ..outcome });
         if goes_on {
-            self.remember(known);
+            self.remember_again(known);
         }
     }
 }
@@ -242,6 +253,8 @@ pub(super) fn without_attempt(known: &Known, fence: u64, at: Micros) -> Outcome 
         output: None,
         output_type: None,
         trace_kept: known.work.is_sampled(),
+        items: Items::default(),
+        progress: None,
         place: Place::Window,
     }
 }
@@ -287,6 +300,8 @@ fn outcome_of(
         output,
         output_type: output_type.filter(|text| !text.is_empty()),
         trace_kept: known.work.is_sampled(),
+        items: report.items,
+        progress: None,
         place: Place::Window,
     }
 }
@@ -329,6 +344,8 @@ mod tests {
                 waited_us,
                 ran_us,
                 held_us,
+                items: Items::default(),
+                progress: None,
             };
             for since_claim in [-5, 0, 1, 1_000, 1_000_000] {
                 let phases = phases(&report, since_claim);

@@ -5,6 +5,7 @@ mod accept;
 mod claim;
 mod ending;
 mod revising;
+mod saving;
 mod undo;
 
 use std::collections::BTreeMap;
@@ -13,9 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use domain::lane::{Class, Draft, DueMark, Lane, TimedEntry};
 use domain::{
-    AttemptResult, Decision, ExecutionId, ExecutionState, Hour, IdKey, LaneId, Micros, Reason,
+    AttemptResult, Decision, ExecutionId, ExecutionState, Hour, IdKey, Items, LaneId, Micros,
+    Reason,
 };
-use proto::v1::Settlement;
+use proto::v1::{CheckpointAnswer, Settlement};
 use rand::rngs::StdRng;
 use rustc_hash::FxHashMap;
 use store::{Batch, KeptEntry, Options, Place};
@@ -47,6 +49,8 @@ pub(crate) struct Effects {
     pub(crate) claimed: Vec<ClaimedTask>,
     pub(crate) ended: Vec<Ended>,
     pub(crate) settlements: Vec<(Arc<Session>, Settlement)>,
+    /// What became of checkpoints.
+    pub(crate) answers: Vec<(Arc<Session>, CheckpointAnswer)>,
 }
 
 /// A task that goes out.
@@ -100,6 +104,7 @@ pub(crate) struct Ended {
     pub(crate) run_us: i64,
     pub(crate) start_us: i64,
     pub(crate) error: Option<(String, String)>,
+    pub(crate) items: Items,
 }
 
 /// A batch while it is planned.

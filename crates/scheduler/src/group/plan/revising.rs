@@ -46,9 +46,11 @@ impl Planner<'_> {
             Revised::Open => RevisedVerdict::Open,
             Revised::Over(state) => RevisedVerdict::Over(state),
             Revised::Now(state, reason) => {
-                let is_kept = end.is_some_and(|end| end.is_kept);
-                let attempt = last.and_then(|last| u16::try_from(last.attempt).ok());
-                self.change(revise, is_kept, (state, reason, attempt.unwrap_or(0)))
+                // Nothing is decided of what has no outcome.
+                let Some(end) = end else {
+                    return RevisedVerdict::Open;
+                };
+                self.change(revise, end, (state, reason))
             }
         }
     }
@@ -56,8 +58,8 @@ impl Planner<'_> {
     fn change(
         &mut self,
         revise: &Revise,
-        is_kept: bool,
-        (state, reason, last_attempt): (ExecutionState, Reason, u16),
+        end: LastEnd,
+        (state, reason): (ExecutionState, Reason),
     ) -> RevisedVerdict {
         let (id, at) = (revise.known.id, self.at);
         let class = revise.known.work.class();
@@ -65,19 +67,25 @@ impl Planner<'_> {
         let Some(draft) = self.draft(id.lane()) else {
             return RevisedVerdict::NotNow;
         };
-        if draft.lane().is_closing(home) && !is_kept {
+        if draft.lane().is_closing(home) && !end.is_kept {
             return RevisedVerdict::Leaving;
         }
         let fence = draft.fence();
         let mut known = revise.known.clone();
-        let mut attempt = last_attempt;
+        let mut attempt = u16::try_from(end.last.attempt).unwrap_or(0);
         if revise.revision == Revision::Retry {
-            if draft.reopen(Reopened { seq, class, home }).is_err() {
+            let reopened = Reopened {
+                seq,
+                class,
+                home,
+                saved: end.saved,
+            };
+            if draft.reopen(reopened).is_err() {
                 return RevisedVerdict::Open;
             }
             attempt = 0;
             known = again(&known, at);
-            self.remember(known.clone());
+            self.remember_again(known.clone());
         }
         let place = self.place(id.lane(), home);
         self.batch.outcomes.push(Outcome {
@@ -103,7 +111,7 @@ fn again(known: &Known, at: Micros) -> Known {
         ..Work::clone(&known.work)
     };
     Known {
-        id: known.id,
         work: Arc::new(work),
+        ..known.clone()
     }
 }

@@ -31,12 +31,7 @@ impl Effects {
                 side.heads.take(id.seq());
                 let slot = ended.session.as_ref().map(|session| session.take(group));
                 let slot = slot.map(|slot| slot.of_suspect(ended.class.suspect));
-                let held = Held {
-                    slot,
-                    known: ended.known.clone(),
-                    cancelled: None,
-                    asked_back: false,
-                };
+                let held = Held::new(slot, ended.known.clone());
                 side.held.insert(id.seq(), held);
             }
         }

@@ -174,6 +174,7 @@ pub(super) fn in_memory(located: &message::Located) -> InMemory {
             claimed: since,
             queued_us: 0,
             cancelled: false,
+            progress: None,
         },
         Some(state) => match Wait::of(state) {
             Some(wait) => InMemory::Timed { wait },
@@ -197,6 +198,7 @@ mod tests {
             claimed: since,
             queued_us: 5,
             cancelled: true,
+            progress: None,
         };
         let InMemory::Running {
             fence,
