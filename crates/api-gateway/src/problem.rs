@@ -72,6 +72,7 @@ impl Problem {
             code: self.code as i32,
             field: self.field.into_owned(),
             message: self.message,
+            retry_after: self.retry_after.and_then(|after| after.try_into().ok()),
         }
     }
 
@@ -112,8 +113,7 @@ impl From<Refusal> for Problem {
         let problem = Self::new(code, reason, refusal.message);
         Self {
             field: refusal.field.into(),
-            // Nothing was taken, and there may be room soon.
-            retry_after: is_depth.then_some(Duration::from_secs(1)),
+            retry_after: refusal.retry_after.and_then(|after| after.try_into().ok()),
             ..problem
         }
     }
@@ -154,6 +154,7 @@ mod tests {
             code: Code::ResourceExhausted as i32,
             field: "queue".to_owned(),
             message: "queue \"a\" is full".to_owned(),
+            retry_after: Duration::from_secs(1).try_into().ok(),
         };
         let status = Problem::from(refusal).into_status();
         assert_eq!(status.code(), Code::ResourceExhausted);

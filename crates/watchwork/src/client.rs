@@ -403,6 +403,7 @@ fn id_or_refusal(verdict: Option<Verdict>) -> Result<String, Refusal> {
             code: Code::Internal as i32,
             field: String::new(),
             message: "the answer holds no verdict".to_owned(),
+            retry_after: None,
         }),
     }
 }

@@ -365,6 +365,7 @@ fn verdict(item: &ForwardedSubmission) -> SubmitVerdict {
         code: Code::AlreadyExists as i32,
         field: "idempotency_key".to_owned(),
         message: "it was used for something else".to_owned(),
+        retry_after: None,
     };
     let id = String::from_utf8(submission.payload.to_vec()).unwrap();
     let verdict = match submission.idempotency_key.as_str() {

@@ -449,6 +449,9 @@ pub struct Refusal {
     /// What is wrong and what to do, for people.
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
+    /// Present if it was not taken and may be handed in again: after how long.
+    #[prost(message, optional, tag = "4")]
+    pub retry_after: ::core::option::Option<::prost_types::Duration>,
 }
 /// Asks for one execution.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -29,7 +29,7 @@ impl Internal {
         let arrived = SystemTime::now();
         if self.shared.deadline.has_passed() {
             let message = format!("{OUTAGE}; nothing was taken");
-            let verdict = refused(refusal(Code::Unavailable, "", message));
+            let verdict = refused(soon(refusal(Code::Unavailable, "", message)));
             let verdicts = vec![verdict; request.submissions.len()];
             return SubmitResponse { verdicts };
         }
@@ -159,7 +159,7 @@ impl Internal {
         let policy = retry_policy(submission.retry_policy.as_ref())
             .map_err(|e| refusal(Code::InvalidArgument, e.field, e.message))?;
         let lane = u16::try_from(item.lane).unwrap_or(u16::MAX);
-        let unavailable = |e: store::Error| refusal(Code::Unavailable, "", told(&e));
+        let unavailable = |e: store::Error| soon(refusal(Code::Unavailable, "", told(&e)));
         let (tenant, queue) = (number(item.tenant), number(item.queue));
         let catalog = &self.shared.catalog;
         let job_type = catalog.type_number(tenant, &submission.job_type).await;
@@ -242,7 +242,13 @@ fn told_of(verdict: &Result<Taken, NotTaken>) -> SubmitVerdict {
         NotTaken::TooDeep(limit) => (Code::ResourceExhausted, limit.field()),
         _ => (Code::Unavailable, ""),
     };
-    refused(refusal(code, field, why.to_string()))
+    let refusal = refusal(code, field, why.to_string());
+    refused(match why {
+        NotTaken::InDoubt | NotTaken::KeyConflict(_) => refusal,
+        NotTaken::NotOwner(_) | NotTaken::NotNow | NotTaken::KeyHeld | NotTaken::TooDeep(_) => {
+            soon(refusal)
+        }
+    })
 }
 
 fn refused(refusal: Refusal) -> SubmitVerdict {
@@ -257,6 +263,19 @@ fn refusal(code: Code, field: &str, message: String) -> Refusal {
         code: code as i32,
         field: field.to_owned(),
         message,
+        retry_after: None,
+    }
+}
+
+/// The same for what was not taken: it may be handed in again in a second.
+fn soon(refusal: Refusal) -> Refusal {
+    let retry_after = prost_types::Duration {
+        seconds: 1,
+        nanos: 0,
+    };
+    Refusal {
+        retry_after: Some(retry_after),
+        ..refusal
     }
 }
 
