@@ -79,8 +79,7 @@ async fn drain(
 }
 
 fn check(message: &DrainWorkerRequest) -> Result<(), Problem> {
-    limits::check_name("worker_id", &message.worker_id)
-        .map_err(|error| Problem::invalid("worker_id", error.to_string()))?;
+    limits::check_name("worker_id", &message.worker_id)?;
     let Some(grace) = message.grace else {
         return Ok(());
     };

@@ -57,6 +57,7 @@ async fn what_cannot_be_drained_is_refused_with_a_reason() {
     ] {
         let refused = refusal(by_operator(wrong)).await;
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        assert_eq!(refused.message().matches(": ").count(), 1, "{refused:?}");
     }
     let refused = refusal(signed(drain("w", None))).await;
     assert_eq!(refused.code(), Code::PermissionDenied);

@@ -84,7 +84,7 @@ pub(crate) async fn drain_worker(
         output,
         id,
         ("draining", running),
-        &format!("takes nothing new; {running} running{hint}"),
+        &format!("takes nothing new; {running} running at its last heartbeat{hint}"),
     )?;
     if !args.wait {
         return Ok(());

@@ -42,7 +42,9 @@ async fn a_worker_is_told_to_leave_within_a_grace() {
     let api = ScriptedApi::start().await;
     let ended = watchwork(&api, &["worker", "drain", "w-1", "--grace", "90s"]).await;
     assert_eq!(code(&ended), 0, "{}", stderr(&ended));
-    assert!(stdout(&ended).starts_with("w-1  takes nothing new; 3 running; "));
+    assert!(
+        stdout(&ended).starts_with("w-1  takes nothing new; 3 running at its last heartbeat; ")
+    );
     let asked = api.drained();
     assert_eq!(asked.worker_id, "w-1");
     assert_eq!(asked.grace.map(|grace| grace.seconds), Some(90));
@@ -59,7 +61,7 @@ async fn who_waits_is_told_when_it_has_left() {
     api.has_workers(vec![worker("w-1", WorkerState::Draining)]);
     api.has_workers(vec![worker("w-2", WorkerState::Working)]);
     let ended = watchwork(&api, &["worker", "drain", "w-1", "--wait"]).await;
-    let told = "w-1  takes nothing new; 3 running\nw-1  has left\n";
+    let told = "w-1  takes nothing new; 3 running at its last heartbeat\nw-1  has left\n";
     assert_eq!((code(&ended), stdout(&ended).as_str()), (0, told));
 }
 
