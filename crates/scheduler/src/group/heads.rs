@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::lane::{CheckpointMark, Class, Lane, Run};
 use domain::{ExecutionId, Hour, LaneId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use store::{Error, Head, WindowMap};
 
 use super::actor::Group;
@@ -92,14 +92,19 @@ impl Group {
         saved.collect()
     }
 
-    /// Takes what was read of heads in, but for what has changed since: it is read again when it is wanted.
+    /// Takes what was read of heads in, but for what has left its line since, and what has saved something: that is
+    /// read again when it is wanted.
     pub(super) fn take_heads(&mut self, lane: LaneId, class: Class, heads: Vec<(u64, Known)>) {
         let (Some(side), Some(memory)) = (self.sides.get_mut(&lane), self.lanes.get(&lane)) else {
             return;
         };
         side.loading.remove(&class);
+        let line = memory.waiting().head(class).into_iter().flatten();
+        // Others may have been put before those that were read.
+        let waiting = line.flat_map(Run::seqs).take(2 * HEADS_PAGE);
+        let waiting: FxHashSet<u64> = waiting.collect();
         for (seq, known) in heads {
-            if memory.saved(seq) == known.saved_mark() {
+            if waiting.contains(&seq) && memory.saved(seq) == known.saved_mark() {
                 side.heads.insert(seq, known);
             }
         }

@@ -75,6 +75,8 @@ fn weight(bytes: &[u8]) -> usize {
 impl Group {
     pub(super) fn take_in(&mut self, input: Input, pending: &mut Pending) {
         match input {
+            // Its caller's time is over, or it went away: nobody asks for it any more.
+            Input::Submit(submit) if submit.reply.is_closed() => {}
             Input::Submit(submit) => pending.submit(submit),
             Input::Cancel(cancel) => pending.cancel(cancel),
             Input::Revise(revise) => pending.revise(revise),

@@ -1,5 +1,5 @@
 use domain::Progress;
-use domain::lane::Class;
+use domain::lane::{CheckpointMark, Class};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
@@ -83,9 +83,18 @@ impl Heads {
         self.bytes
     }
 
-    /// How many of `count` executions from `first` on are known, without a gap.
-    pub(super) fn known_from(&self, first: u64, count: u32) -> u32 {
-        let known = (first..first + u64::from(count)).take_while(|s| self.by_seq.contains_key(s));
+    /// How many of `count` executions from `first` on are known, with their last checkpoints as `saved` has them,
+    /// without a gap.
+    pub(super) fn known_from(
+        &self,
+        (first, count): (u64, u32),
+        saved: impl Fn(u64) -> Option<CheckpointMark>,
+    ) -> u32 {
+        let is_known = |seq: &u64| {
+            let known = self.by_seq.get(seq);
+            known.is_some_and(|known| known.saved_mark() == saved(*seq))
+        };
+        let known = (first..first + u64::from(count)).take_while(is_known);
         u32::try_from(known.count()).unwrap_or(count)
     }
 }

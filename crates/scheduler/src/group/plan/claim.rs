@@ -112,7 +112,8 @@ impl Planner<'_> {
                 false => Stopped::LineEmpty,
             });
         };
-        let known = side.heads.known_from(head.first, head.count.min(most));
+        let front = (head.first, head.count.min(most));
+        let known = side.heads.known_from(front, |seq| draft.saved(seq));
         if known == 0 {
             return Err(Stopped::HeadsLack(head));
         }
