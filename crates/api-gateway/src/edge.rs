@@ -18,9 +18,11 @@ use crate::endpoints::{Access, Endpoint};
 use crate::executions::Executions;
 use crate::fleet::Fleet;
 use crate::keys::{Keys, Principal};
-use crate::observed_call::{ObservedBody, ObservedCall, Observer};
+use crate::metered_body::MeteredBody;
+use crate::observed_call::{ObservedBody, ObservedCall, Observer, caller_patience};
 use crate::problem::Problem;
 use crate::request_trace::RequestTrace;
+use crate::room::Room;
 
 /// The header that tells a caller the trace of its call.
 const TRACE_ID_HEADER: &str = "x-trace-id";
@@ -38,6 +40,7 @@ pub(crate) struct Parts {
     pub(crate) fleet: FleetServiceServer<Fleet>,
     pub(crate) health: HealthService,
     pub(crate) keys: Keys,
+    pub(crate) room: Arc<Room>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) sampler: HeadSampler,
 }
@@ -68,7 +71,9 @@ impl Service<Request<Body>> for Edge {
         let parts = Arc::clone(&self.0);
         let endpoint = Endpoint::of(request.uri().path());
         let trace = Arc::new(RequestTrace::begin(request.headers(), parts.sampler));
-        let call = ObservedCall::begin(Arc::clone(&parts.observer), endpoint, Arc::clone(&trace));
+        let patience = caller_patience(request.headers());
+        let observer = Arc::clone(&parts.observer);
+        let call = ObservedCall::begin(observer, endpoint, Arc::clone(&trace), patience);
         Box::pin(
             trace
                 .context
@@ -111,9 +116,13 @@ impl Parts {
         &self,
         endpoint: Endpoint,
         admitted: Admitted,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Response<Body> {
         let trace = Arc::clone(&admitted.trace);
+        // Held until the call is over: what was made of the body is in memory until then.
+        let share = self.room.share_of(admitted.principal.tenant);
+        let metered = |body| Body::new(MeteredBody::new(body, Arc::clone(&share)));
+        let mut request = request.map(metered);
         request.extensions_mut().insert(admitted);
         let Ok(answer) = match endpoint {
             Endpoint::ListWorkers | Endpoint::DrainWorker => self.fleet.clone().call(request).await,

@@ -21,6 +21,7 @@ use crate::keys::Keys;
 use crate::metrics::CallMetrics;
 use crate::observed_call::Observer;
 use crate::readiness;
+use crate::room::Room;
 use crate::scheduler_link::ServiceToken;
 use crate::seeds::Seed;
 use crate::view_watcher::ViewWatcher;
@@ -98,6 +99,7 @@ async fn assemble(process: &Process, cluster: ClusterView) -> anyhow::Result<Edg
         fleet,
         health,
         keys: Keys::new(cluster, &process.registry)?,
+        room: Room::new(),
         observer: Arc::new(Observer {
             metrics,
             spans: process.spans.clone(),

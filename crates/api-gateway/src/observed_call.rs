@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -16,18 +16,24 @@ use crate::endpoints::Endpoint;
 use crate::metrics::{CallMetrics, code_name, is_server_fault};
 use crate::request_trace::RequestTrace;
 
+/// A caller counts its time from before the call arrived here, and may hang up by itself when it is over.
+const NEARLY: f64 = 0.9;
+
 /// Where calls are told of.
 pub(crate) struct Observer {
     pub(crate) metrics: CallMetrics,
     pub(crate) spans: SpanSink,
 }
 
-/// A call under way. Dropped before its end, it counts as cancelled by its caller.
+/// A call under way. Dropped before its end, it counts as cancelled by its caller, or as one whose deadline
+/// has passed.
 pub(crate) struct ObservedCall {
     observer: Arc<Observer>,
     endpoint: Endpoint,
     trace: Arc<RequestTrace>,
     began: Instant,
+    /// How long its caller waits; `None`: for ever.
+    patience: Option<Duration>,
     is_admitted: bool,
     is_timed: bool,
     is_over: bool,
@@ -38,6 +44,7 @@ impl ObservedCall {
         observer: Arc<Observer>,
         endpoint: Endpoint,
         trace: Arc<RequestTrace>,
+        patience: Option<Duration>,
     ) -> Self {
         let began = Instant::now();
         let (is_admitted, is_timed, is_over) = (false, false, false);
@@ -46,6 +53,7 @@ impl ObservedCall {
             endpoint,
             trace,
             began,
+            patience,
             is_admitted,
             is_timed,
             is_over,
@@ -156,8 +164,31 @@ impl ObservedCall {
 
 impl Drop for ObservedCall {
     fn drop(&mut self) {
-        self.end(Code::Cancelled, "the caller went away");
+        match self.patience {
+            Some(patience) if self.began.elapsed() >= patience.mul_f64(NEARLY) => {
+                self.end(Code::DeadlineExceeded, "the caller's deadline has passed");
+            }
+            _ => self.end(Code::Cancelled, "the caller went away"),
+        }
     }
+}
+
+/// How long the caller waits for its answer, as its `grpc-timeout` header says: up to eight digits and a unit
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>). The server ends the call then, whatever
+/// it is doing.
+pub(crate) fn caller_patience(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3_600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
 }
 
 /// An answer's body that tells its call how it went.
@@ -223,7 +254,7 @@ mod tests {
             spans: SpanSink::disabled(),
         });
         let trace = RequestTrace::begin(&HeaderMap::new(), HeadSampler::new(1.0));
-        ObservedCall::begin(observer, Endpoint::Submit, Arc::new(trace))
+        ObservedCall::begin(observer, Endpoint::Submit, Arc::new(trace), None)
     }
 
     fn count(registry: &Registry, code: &str) -> f64 {
@@ -255,6 +286,37 @@ mod tests {
         drop(call(&registry));
         assert_eq!(count(&registry, "CANCELLED"), 1.0);
         assert_eq!(count(&registry, "OK"), 0.0);
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_at_its_deadline_says_so() {
+        let registry = Registry::new();
+        let mut call = call(&registry);
+        call.patience = Some(Duration::ZERO);
+        drop(call);
+        assert_eq!(count(&registry, "DEADLINE_EXCEEDED"), 1.0);
+        assert_eq!(count(&registry, "CANCELLED"), 0.0);
+    }
+
+    #[test]
+    fn a_callers_patience_is_read_as_grpc_writes_it() {
+        let patience = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            caller_patience(&headers)
+        };
+        assert_eq!(patience("20S"), Some(Duration::from_secs(20)));
+        assert_eq!(patience("1H"), Some(Duration::from_hours(1)));
+        assert_eq!(patience("2M"), Some(Duration::from_mins(2)));
+        assert_eq!(patience("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(
+            patience("99999999u"),
+            Some(Duration::from_micros(99_999_999))
+        );
+        assert_eq!(patience("7n"), Some(Duration::from_nanos(7)));
+        for wrong in ["", "S", "5", "-5S", "123456789S", "5s"] {
+            assert_eq!(patience(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

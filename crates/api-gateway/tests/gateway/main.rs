@@ -4,6 +4,7 @@
 
 mod admission;
 mod cancelling;
+mod crowding;
 mod draining;
 mod fleet;
 mod keyed;

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
@@ -28,6 +29,8 @@ pub(crate) const SUBMIT_AND_READ: &str = "0000000000000001";
 pub(crate) const READ_ONLY: &str = "0000000000000002";
 pub(crate) const WORKER: &str = "0000000000000003";
 pub(crate) const OPERATOR: &str = "0000000000000004";
+/// One of another tenant that may do as much.
+pub(crate) const NEIGHBOUR: &str = "0000000000000005";
 pub(crate) const TENANT: u32 = 7;
 pub(crate) const QUEUE: u32 = 3;
 /// An idempotency key that was used before, for the same and for something else.
@@ -150,7 +153,8 @@ impl Drop for ScriptedScheduler {
 async fn serve(listener: std::net::TcpListener, script: Script) {
     listener.set_nonblocking(true).unwrap();
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let service = SchedulerServiceServer::with_interceptor(script, |request: Request<()>| {
+    let service = SchedulerServiceServer::new(script).max_decoding_message_size(16 << 20);
+    let service = InterceptedService::new(service, |request: Request<()>| {
         let token = service::bearer(request.metadata());
         let is_gateway = token == Some(SERVICE_TOKEN);
         is_gateway
@@ -194,6 +198,7 @@ impl SchedulerService for Script {
     ) -> Result<Response<ResolveKeyResponse>, Status> {
         let (tenant, scopes) = match request.into_inner().key_id.as_str() {
             SUBMIT_AND_READ => (TENANT, vec![KeyScope::Submit as i32, KeyScope::Read as i32]),
+            NEIGHBOUR => (TENANT + 1, vec![KeyScope::Submit as i32]),
             READ_ONLY => (TENANT, vec![KeyScope::Read as i32]),
             OPERATOR => (TENANT, vec![KeyScope::Operate as i32]),
             WORKER => (0, vec![KeyScope::Worker as i32, KeyScope::Submit as i32]),
