@@ -126,6 +126,10 @@ impl Watch {
         if self.unwatched.is_empty() || !is_time {
             return Ok(());
         }
+        if !Arc::ptr_eq(&view, &self.asked_view) {
+            // Lanes that change hands make many views: none of them is a reason to ask the next owner later.
+            self.backoff.reset();
+        }
         let mut by_owner: Vec<(&Arc<SchedulerLink>, Vec<ExecutionId>)> = Vec::new();
         let mut ownerless = Vec::new();
         for id in std::mem::take(&mut self.unwatched) {

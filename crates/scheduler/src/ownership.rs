@@ -107,6 +107,7 @@ impl LaneKeeper {
                 _ = looks.tick() => self.look().await,
                 Some(lanes) = self.dropped.recv() => self.note_dropped(&lanes),
                 Some(arrival) = self.arrivals.1.recv() => self.welcome(arrival).await,
+                () = self.shared.lanes_freed.notified() => self.look().await,
                 () = shutdown.cancelled() => break,
             }
             self.note_lanes_owned();
@@ -431,11 +432,7 @@ impl LaneKeeper {
     async fn leave(&mut self) {
         let lanes: Vec<LaneId> = self.held.keys().copied().collect();
         let lanes = self.let_go(&lanes).await;
-        let gone = async {
-            within(LIMIT, self.leases.release(&self.claimant, &lanes)).await?;
-            within(LIMIT, self.leases.leave(&self.claimant)).await
-        };
-        match gone.await {
+        match within(LIMIT, self.leases.leave(&self.claimant, &lanes)).await {
             Ok(()) => tracing::info!(
                 event = "lanes_released",
                 lanes = lanes.len(),

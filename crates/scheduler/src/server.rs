@@ -11,7 +11,8 @@ use service::Process;
 use sha2::{Digest, Sha256};
 use store::{Claimant, Database, Installation, Retention, TermHolder, WindowMap, within};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::args::{Args, Secrets};
@@ -23,7 +24,7 @@ use crate::leader::{Leader, WindowTerms};
 use crate::metrics::{Metrics, query_times};
 use crate::options;
 use crate::ownership::LaneKeeper;
-use crate::peers::MESSAGE_BYTES;
+use crate::peers::{MESSAGE_BYTES, Peers};
 use crate::rpc::{Internal, WorkerApi};
 use crate::seed::Seed;
 use crate::session::Sessions;
@@ -70,13 +71,34 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
         lanes,
         dropped,
     );
-    let keeping = tokio::spawn(keeper.run(process.shutdown.clone()));
+    let peers = Arc::new(Peers::new(&secrets.service_token)?);
+    let leaving = (Arc::clone(&shared), Arc::clone(&peers));
+    let keeping = keep_lanes(keeper, leaving, process.shutdown.clone());
+    let keeping = tokio::spawn(keeping);
     tokio::spawn(watch_health(process.clone(), Arc::clone(&shared)));
     tracing::info!(event = "listening", address = format!("127.0.0.1:{port}"),
         admin_address = %admin_address(&process), "scheduler listens");
-    serve_grpc(&process, shared, groups, secrets.service_token, listener).await?;
+    let internal = Internal::new(
+        Arc::clone(&shared),
+        groups.clone(),
+        peers,
+        secrets.service_token,
+        process.shutdown.clone(),
+    );
+    serve_grpc(&process, shared, groups, internal, listener).await?;
     keeping.await.context("the lane keeper failed")?;
     leading.await.context("the leader failed")
+}
+
+/// Keeps lanes until the shutdown, and tells the others when they are theirs to take.
+async fn keep_lanes(
+    keeper: LaneKeeper,
+    (shared, peers): (Arc<Shared>, Arc<Peers>),
+    shutdown: CancellationToken,
+) {
+    keeper.run(shutdown).await;
+    let view = Arc::clone(&shared.view.borrow());
+    peers.tell_of_freed_lanes(&view, &shared.scheduler_id).await;
 }
 
 /// What tells a token from another, and doesn't tell the token.
@@ -170,6 +192,7 @@ fn share(
         sessions: Sessions::new(Arc::clone(bell)),
         windows: watch::Sender::new(Arc::new(WindowMap::default())),
         view: watch::Sender::new(Arc::new(ClusterView::default())),
+        lanes_freed: Notify::new(),
         metrics: Metrics::new(&process.registry, &process.instance_id)?,
         spans: process.spans.clone(),
         worker_lease: args.worker_lease,
@@ -226,12 +249,11 @@ async fn serve_grpc(
     process: &Process,
     shared: Arc<Shared>,
     groups: Groups,
-    service_token: String,
+    internal: Internal,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
     let shutdown = process.shutdown.clone();
-    let workers = WorkerApi::new(Arc::clone(&shared), groups.clone(), shutdown.clone());
-    let internal = Internal::new(shared, groups, service_token, shutdown.clone())?;
+    let workers = WorkerApi::new(shared, groups, shutdown.clone());
     let router = service::server()
         .add_service(service::health(process).await)
         .add_service(

@@ -7,7 +7,7 @@ use domain::{ExecutionId, IdKey, LaneId, Micros, RetryPolicy};
 use proto::v1::{ClusterView, SchedulerAddress};
 use service::SpanSink;
 use store::{Head, Queue, SharedStorage, WindowMap};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::catalog::Catalog;
 use crate::clock::{DatabaseClock, Deadline};
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) windows: watch::Sender<Arc<WindowMap>>,
     pub(crate) view: watch::Sender<Arc<ClusterView>>,
+    /// Another scheduler has given lanes up.
+    pub(crate) lanes_freed: Notify,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) spans: SpanSink,
     pub(crate) worker_lease: Duration,

@@ -124,11 +124,12 @@ pub trait KeepLeases: Send {
     /// The database can't be reached.
     async fn release(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error>;
 
-    /// Says that this scheduler is gone.
+    /// Says that this scheduler is gone, and gives up the lanes that it has stopped writing to: at once, so that
+    /// whoever sees them free sees among how many they are to be shared.
     ///
     /// # Errors
     /// The database can't be reached.
-    async fn leave(&mut self, claimant: &Claimant) -> Result<(), Error>;
+    async fn leave(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error>;
 
     /// Who lives and who owns what. A scheduler is taken as alive for one lane lease after its last word.
     ///
@@ -253,16 +254,20 @@ impl KeepLeases for LeaseKeeper {
         Ok(())
     }
 
-    async fn leave(&mut self, claimant: &Claimant) -> Result<(), Error> {
-        const LEAVE: &str = "delete from scheduler where id = $1 and incarnation = $2";
+    async fn leave(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error> {
+        const LEAVE: &str =
+            "with gone as (delete from scheduler where id = $1 and incarnation = $2)
+             update lane_lease set expires_at = '-infinity' where lane = any($3) and incarnation = $2";
+        let lanes: Vec<i16> = lanes.iter().map(|lane| number(*lane)).collect();
         let mut connection = self.0.take().await?;
         let statement = sqlx::query(LEAVE)
             .bind(&claimant.id)
             .bind(claimant.incarnation)
+            .bind(lanes)
             .execute(&mut connection);
         self.0
             .database
-            .timed("scheduler_leave", "delete", statement)
+            .timed("scheduler_leave", "update", statement)
             .await?;
         Ok(())
     }

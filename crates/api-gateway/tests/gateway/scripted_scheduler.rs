@@ -354,6 +354,13 @@ impl SchedulerService for Script {
         Ok(Response::new(DrainWorkerResponse { told }))
     }
 
+    async fn look_for_lanes(
+        &self,
+        _request: Request<LookForLanesRequest>,
+    ) -> Result<Response<LookForLanesResponse>, Status> {
+        Err(Status::unimplemented("only schedulers ask this"))
+    }
+
     async fn watch_executions(
         &self,
         request: Request<WatchExecutionsRequest>,

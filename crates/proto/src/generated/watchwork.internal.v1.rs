@@ -360,6 +360,12 @@ pub struct WatchExecutionsResponse {
     #[prost(message, optional, tag = "1")]
     pub change: ::core::option::Option<super::super::v1::WatchExecutionsResponse>,
 }
+/// Lanes were given up. Whoever gets them is the database's to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LookForLanesRequest {}
+/// It will look.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LookForLanesResponse {}
 /// What a key may do. The numbers are stored: never renamed, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -895,6 +901,36 @@ pub mod scheduler_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Says that lanes were given up: the callee looks for them at once, and not at its next turn.
+        pub async fn look_for_lanes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LookForLanesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LookForLanesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/watchwork.internal.v1.SchedulerService/LookForLanes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "watchwork.internal.v1.SchedulerService",
+                        "LookForLanes",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1023,6 +1059,14 @@ pub mod scheduler_service_server {
             request: tonic::Request<super::DrainWorkerRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DrainWorkerResponse>,
+            tonic::Status,
+        >;
+        /// Says that lanes were given up: the callee looks for them at once, and not at its next turn.
+        async fn look_for_lanes(
+            &self,
+            request: tonic::Request<super::LookForLanesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LookForLanesResponse>,
             tonic::Status,
         >;
     }
@@ -1683,6 +1727,52 @@ pub mod scheduler_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DrainWorkerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/watchwork.internal.v1.SchedulerService/LookForLanes" => {
+                    #[allow(non_camel_case_types)]
+                    struct LookForLanesSvc<T: SchedulerService>(pub Arc<T>);
+                    impl<
+                        T: SchedulerService,
+                    > tonic::server::UnaryService<super::LookForLanesRequest>
+                    for LookForLanesSvc<T> {
+                        type Response = super::LookForLanesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LookForLanesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SchedulerService>::look_for_lanes(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LookForLanesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

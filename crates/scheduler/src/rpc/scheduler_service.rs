@@ -9,10 +9,10 @@ use proto::internal::v1::{
     CancelExecutionRequest, CancelExecutionResponse, DrainWorkerRequest, DrainWorkerResponse,
     GetExecutionRequest, GetExecutionResponse, ListExecutionsRequest, ListExecutionsResponse,
     ListOpenRequest, ListOpenResponse, ListWorkersRequest, ListWorkersResponse, LocateRequest,
-    LocateResponse, ResolveKeyRequest, ResolveKeyResponse, ResolveQueueRequest,
-    ResolveQueueResponse, ReviseExecutionRequest, ReviseExecutionResponse, SubmitRequest,
-    SubmitResponse, WatchClusterRequest, WatchClusterResponse, WatchExecutionsRequest,
-    WatchExecutionsResponse,
+    LocateResponse, LookForLanesRequest, LookForLanesResponse, ResolveKeyRequest,
+    ResolveKeyResponse, ResolveQueueRequest, ResolveQueueResponse, ReviseExecutionRequest,
+    ReviseExecutionResponse, SubmitRequest, SubmitResponse, WatchClusterRequest,
+    WatchClusterResponse, WatchExecutionsRequest, WatchExecutionsResponse,
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::shared::{Groups, Shared};
 pub(crate) struct Internal {
     pub(super) shared: Arc<Shared>,
     pub(super) groups: Groups,
-    pub(super) peers: Peers,
+    pub(super) peers: Arc<Peers>,
     service_token: String,
     shutdown: CancellationToken,
 }
@@ -36,17 +36,17 @@ impl Internal {
     pub(crate) fn new(
         shared: Arc<Shared>,
         groups: Groups,
+        peers: Arc<Peers>,
         service_token: String,
         shutdown: CancellationToken,
-    ) -> anyhow::Result<Self> {
-        let peers = Peers::new(&service_token)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             shared,
             groups,
             peers,
             service_token,
             shutdown,
-        })
+        }
     }
 
     fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
@@ -212,6 +212,15 @@ impl SchedulerService for Internal {
     ) -> Result<Response<DrainWorkerResponse>, Status> {
         let request = self.admit(request)?;
         self.drain(request).map(Response::new)
+    }
+
+    async fn look_for_lanes(
+        &self,
+        request: Request<LookForLanesRequest>,
+    ) -> Result<Response<LookForLanesResponse>, Status> {
+        let LookForLanesRequest {} = self.admit(request)?;
+        self.shared.lanes_freed.notify_one();
+        Ok(Response::new(LookForLanesResponse {}))
     }
 
     async fn watch_executions(

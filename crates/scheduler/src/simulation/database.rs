@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::lane::{CheckpointMark, DatabaseIdentity, DueMark, Lane, Row, TimedEntry};
 use domain::{ExecutionId, Hour, LaneId, Micros};
-use store::{Checkpoint, Head, InboxEntry, Outcome};
+use store::{Checkpoint, Claimant, Head, InboxEntry, Outcome};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -230,6 +230,15 @@ impl Tables {
             }
         }
         lane
+    }
+
+    /// Ends the leases that somebody holds of these lanes.
+    pub(super) fn release(&mut self, claimant: &Claimant, lanes: &[LaneId]) {
+        for (lane, lease) in &mut self.leases {
+            if lanes.contains(lane) && lease.incarnation == claimant.incarnation {
+                lease.expires = Micros(i64::MIN);
+            }
+        }
     }
 
     /// The last checkpoint of an execution that is there.

@@ -8,7 +8,7 @@ use proto::v1::ClusterView;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use store::{Claimant, Retention, TermHolder, WindowMap};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use crate::group::Group;
 use crate::leader::{Leader, WindowTerms};
 use crate::metrics::Metrics;
 use crate::ownership::LaneKeeper;
+use crate::peers::Peers;
 use crate::rpc::Internal;
 use crate::session::Sessions;
 use crate::shared::{Groups, Shared};
@@ -87,12 +88,14 @@ impl Replica {
         let keeper = LaneKeeper::new(own.0, own.1, claimant, LANES, drops);
         tasks.push(tokio::spawn(keeper.run(shutdown.clone())));
         let token = "0123456789abcdef".to_owned();
-        let internal = Internal::new(Arc::clone(&shared), groups.clone(), token, shutdown.clone());
+        let peers = Arc::new(Peers::new(&token).expect("a token of the right kind"));
+        let own = (Arc::clone(&shared), groups.clone());
+        let internal = Internal::new(own.0, own.1, peers, token, shutdown.clone());
         Self {
             name: name.to_owned(),
             shared,
             groups,
-            internal: internal.expect("a token of the right kind"),
+            internal,
             link,
             shutdown,
             tasks,
@@ -123,6 +126,7 @@ fn shared(model: &Model, name: &str, link: &Arc<Link>, bell: &Arc<Bell>) -> Arc<
         sessions: Sessions::new(Arc::clone(bell)),
         windows: watch::Sender::new(Arc::new(WindowMap::default())),
         view: watch::Sender::new(Arc::new(ClusterView::default())),
+        lanes_freed: Notify::new(),
         metrics: metrics.expect("names are registered once"),
         spans: service::SpanSink::disabled(),
         worker_lease: WORKER_LEASE,

@@ -540,18 +540,15 @@ impl KeepLeases for Connection {
     }
 
     async fn release(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error> {
-        let release = |state: &mut State, _| {
-            for (lane, lease) in &mut state.tables.leases {
-                if lanes.contains(lane) && lease.incarnation == claimant.incarnation {
-                    lease.expires = Micros(i64::MIN);
-                }
-            }
-        };
-        self.change(release).await
+        self.change(|state: &mut State, _| state.tables.release(claimant, lanes))
+            .await
     }
 
-    async fn leave(&mut self, claimant: &Claimant) -> Result<(), Error> {
-        let leave = |state: &mut State, _| drop(state.tables.schedulers.remove(&claimant.id));
+    async fn leave(&mut self, claimant: &Claimant, lanes: &[LaneId]) -> Result<(), Error> {
+        let leave = |state: &mut State, _| {
+            state.tables.schedulers.remove(&claimant.id);
+            state.tables.release(claimant, lanes);
+        };
         self.change(leave).await
     }
 

@@ -52,7 +52,7 @@ async fn of_two_newcomers_with_different_tokens_one_is_let_in() {
 #[tokio::test]
 async fn a_token_is_changed_once_nobody_lives_who_shows_the_old_one() {
     let mut world = World::new().await;
-    world.leases.leave(&world.claimant).await.unwrap();
+    world.leases.leave(&world.claimant, &[]).await.unwrap();
     let (first, mut leases) = scheduler(&world.database, "first");
     let (old, new) = (with_proof(&first, 1), with_proof(&first, 2));
     leases.admit(&old, false).await.unwrap();
