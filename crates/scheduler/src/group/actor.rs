@@ -189,7 +189,8 @@ impl Group {
             .values()
             .filter_map(|lane| lane.timers().keys().next());
         let first = timers.map(|mark| mark.due.since(now)).min();
-        let wake = Instant::now() + first.map_or(LOOK, |wait| wait.min(LOOK));
+        let look = LOOK.min(self.inbox_pace());
+        let wake = Instant::now() + first.map_or(look, |wait| wait.min(look));
         self.pressure.due().map_or(wake, |due| due.min(wake))
     }
 }

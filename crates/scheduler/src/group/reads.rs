@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::actor::Group;
 use super::commit::COMMIT_LIMIT;
 use super::input::Revise;
+use super::side::Side;
 
 /// Due entries that one read takes.
 const DUE_PAGE: usize = 10_000;
@@ -21,6 +22,9 @@ const INBOX_PAGE: usize = 5_000;
 const KEPT_PAGE: usize = 500;
 /// How often the inboxes are looked into without being asked.
 const INBOX_LOOK: Duration = Duration::from_secs(1);
+/// The same, and for how long, where a lane has come: what was handed in while nobody owned it is there.
+const INBOX_LOOK_FIRST: Duration = Duration::from_millis(50);
+const INBOX_FILLS: Duration = Duration::from_secs(2);
 
 /// What was read for one batch.
 #[derive(Default)]
@@ -137,7 +141,7 @@ impl Group {
             .values_mut()
             .for_each(|side| side.turning.inbox_reading = None);
         let paging = |lane: &Lane| lane.inbox_read().page.is_some();
-        if self.inbox_looked.elapsed() < INBOX_LOOK && !self.lanes.values().any(paging) {
+        if self.inbox_looked.elapsed() < self.inbox_pace() && !self.lanes.values().any(paging) {
             return Ok(Vec::new());
         }
         let lanes = self.lanes.values();
@@ -160,5 +164,13 @@ impl Group {
             }
         }
         Ok(reads)
+    }
+
+    pub(super) fn inbox_pace(&self) -> Duration {
+        let came = |side: &Side| side.adopted.elapsed() < INBOX_FILLS;
+        match self.sides.values().any(came) {
+            true => INBOX_LOOK_FIRST,
+            false => INBOX_LOOK,
+        }
     }
 }
