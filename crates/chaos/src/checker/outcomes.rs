@@ -2,8 +2,7 @@
 
 use super::view::View;
 use super::{Finding, Proof};
-use crate::clock::Micros;
-use crate::history::{Ended, Fault, FaultKind, OutcomeRow};
+use crate::history::{Ended, OutcomeRow};
 
 /// Every execution comes to its end, once.
 pub(super) fn one_end(view: &View<'_>) -> Finding {
@@ -57,17 +56,11 @@ fn spends_an_attempt(outcome: &OutcomeRow) -> bool {
 /// A result with a lower fence never follows one with a higher, and no attempt is given out before the
 /// last one is closed: by the database's clock, as schedulers read it.
 pub(super) fn recorded_in_order(view: &View<'_>) -> Finding {
-    let mut finding =
-        Finding::of("an attempt is given out after the one before was closed, but for a clock");
+    let mut finding = Finding::of("an attempt is given out after the one before was closed");
     for (execution, outcomes) in &view.outcomes {
         for pair in outcomes.windows(2) {
             finding.examined += 1;
             if pair[1].claimed_at >= pair[0].at {
-                continue;
-            }
-            let mut faults = view.history.faults.iter();
-            if faults.any(|fault| has_set_a_clock_wrong(fault, pair[0], pair[1])) {
-                finding.explained += 1;
                 continue;
             }
             let proof = Proof::by(pair[0]).and(pair[1]);
@@ -75,19 +68,4 @@ pub(super) fn recorded_in_order(view: &View<'_>) -> Finding {
         }
     }
     finding
-}
-
-/// How often a scheduler sets its clock.
-const CLOCKS_SET_EVERY: Micros = 2_000_000;
-
-/// A scheduler takes the database's time for that of the middle of its question and the answer: if one of them
-/// was held up, its clock is wrong by half of that, until the next time.
-fn has_set_a_clock_wrong(fault: &Fault, first: &OutcomeRow, second: &OutcomeRow) -> bool {
-    let holds_up = match fault.kind {
-        FaultKind::Stall | FaultKind::Delay => fault.target.ends_with(" to database"),
-        FaultKind::Pause => fault.target.starts_with("scheduler"),
-        _ => false,
-    };
-    let is_near = fault.begin <= first.at && second.claimed_at <= fault.end + CLOCKS_SET_EVERY;
-    holds_up && is_near && first.at - second.claimed_at <= (fault.end - fault.begin) / 2
 }
