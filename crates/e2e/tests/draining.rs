@@ -1,4 +1,4 @@
-//! A worker that is told to leave.
+//! A worker that is told to leave, and one that is killed. `WORKER_LEASE=30` gives workers the lease of production.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,14 @@ const TASKS: usize = 12;
 const AGAIN_WITHIN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How much longer than a worker's lease what it ran may wait once it is killed.
+const LEASE_AND: Duration = Duration::from_secs(5);
+
+fn worker_lease() -> Duration {
+    let seconds = std::env::var("WORKER_LEASE").ok();
+    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(4))
+}
 
 async fn until_running(rig: &Rig, count: usize) -> Result<()> {
     while rig
@@ -125,6 +133,42 @@ async fn what_a_drained_worker_can_finish_within_its_grace_it_finishes() -> Resu
     ensure!(
         waiting.state() == ExecutionState::Queued,
         "it takes nothing new: {waiting:?}"
+    );
+    rig.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_worker_ran_runs_elsewhere_after_its_lease() -> Result<()> {
+    let lease = worker_lease();
+    let rig = Rig::start(|options| {
+        options.worker_slots = 16;
+        options.worker_lease = lease;
+    })
+    .await?;
+    let sleeps = submission("sleep", &json!({"ms": 2_000}));
+    let ids = rig.client.submit_batch(vec![sleeps; TASKS]).await?;
+    timeout(DEADLINE, until_running(&rig, TASKS)).await??;
+    let killed = SystemTime::now();
+    rig.cluster.kill("worker-1")?;
+    let mut waited = Vec::new();
+    for id in ids.into_iter().flatten() {
+        let execution = rig.client.wait_for(&id).await?;
+        ensure!(
+            execution.state() == ExecutionState::Succeeded,
+            "{execution:?}"
+        );
+        for (attempt, next) in execution.attempts.iter().zip(&execution.attempts[1..]) {
+            ensure!(attempt.result() == AttemptResult::Lost, "{execution:?}");
+            ensure!(next.number == attempt.number, "{execution:?}");
+            waited.push(dispatched(next)?.duration_since(killed)?);
+        }
+    }
+    waited.sort_unstable();
+    println!("run again after {waited:.1?}");
+    ensure!(!waited.is_empty(), "worker-1 ran nothing");
+    ensure!(
+        waited.iter().all(|it| *it < lease + LEASE_AND),
+        "{waited:?}"
     );
     rig.stop().await
 }
