@@ -13,6 +13,9 @@ pub(crate) struct Args {
     /// One short round: shows that it works, and little more.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Nothing but half the highest rate for so many minutes, and whether anybody's memory grows.
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["only", "quick"])]
+    pub(crate) steady: Option<u64>,
     /// How many rounds; a figure is their median.
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,

@@ -8,6 +8,7 @@
 //! | `limits` | the raw limits, by pgbench |
 //! | `caller` | submits through the gateway |
 //! | `backlog`, `sustained`, `latency` | the parts |
+//! | `steady` | half the highest rate for long, for the memory that everybody takes |
 //! | `processes`, `totals` | processor time, memory; how many are finished, by the database's word |
 //! | `rounds`, `report`, `machine` | repeats, and tells |
 
@@ -22,6 +23,7 @@ mod machine;
 mod processes;
 mod report;
 mod rounds;
+mod steady;
 mod sustained;
 mod totals;
 

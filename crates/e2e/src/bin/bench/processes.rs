@@ -136,6 +136,27 @@ impl Meter {
         Ok(memory)
     }
 
+    /// What each process has in memory now, in MiB, by its name; all of PostgreSQL's together, without what they
+    /// share.
+    pub(crate) fn resident(&self, cluster: &Cluster) -> Result<Vec<(String, f64)>> {
+        let members = cluster.members();
+        let name = |process: u32| {
+            let member = members.iter().find(|member| member.pid() == process);
+            member.map(|member| member.instance().to_owned())
+        };
+        let mut resident: Vec<(String, f64)> = Vec::new();
+        for (role, process) in self.processes(cluster)? {
+            let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+            let mib = field(&status, "RssAnon:") / 1024.0;
+            let name = name(process).unwrap_or_else(|| role.name().to_owned());
+            match resident.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += mib,
+                None => resident.push((name, mib)),
+            }
+        }
+        Ok(resident)
+    }
+
     fn processes(&self, cluster: &Cluster) -> Result<Vec<(Role, u32)>> {
         let mut processes = vec![
             (Role::Bench, std::process::id()),

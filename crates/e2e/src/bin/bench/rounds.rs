@@ -1,7 +1,8 @@
 //! The whole of it: rounds, in each of which the parts and the raw limits take turns.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -11,7 +12,7 @@ use crate::caller::Callers;
 use crate::figure::Findings;
 use crate::processes::{Memory, Role};
 use crate::report::Report;
-use crate::{backlog, latency, limits, machine, sustained};
+use crate::{backlog, latency, limits, machine, steady, sustained};
 
 /// Measures what is asked for, prints the report and keeps it.
 pub(crate) async fn run(args: &Args) -> Result<()> {
@@ -22,6 +23,12 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let mut bed = Bed::make(&dir.join("bed"), args).await?;
     let callers = Callers::new(&bed.cluster)?;
     let mut facts = machine::facts(&bed.limits_url).await?;
+    if let Some(minutes) = args.steady {
+        let duration = Duration::from_secs(60 * minutes);
+        let steady = steady::measure(&mut bed, &callers, duration).await?;
+        bed.clear().await?;
+        return keep(&dir, &format!("- {}\n\n{steady}", facts.join("\n- ")));
+    }
     let (mut findings, mut memory) = (Findings::default(), Memory::default());
     for round in 1..=args.extent().rounds {
         eprintln!("bench: round {round} …");
@@ -43,7 +50,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         memory,
         turned_away: callers.turned_away(),
     };
-    let text = report.to_string();
+    keep(&dir, &report.to_string())
+}
+
+fn keep(dir: &Path, text: &str) -> Result<()> {
     println!("{text}");
     let path = dir.join(format!("{}.md", now_in_a_name()?));
     fs::write(&path, text)?;
