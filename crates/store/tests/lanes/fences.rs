@@ -138,3 +138,24 @@ async fn a_commit_whose_answer_was_lost_is_settled_by_a_row_in_its_place() {
     lane.apply(&blank).unwrap();
     assert_eq!(writer.replay(lane.id()).await.unwrap(), lane);
 }
+
+#[tokio::test]
+async fn who_leaves_is_gone_and_so_are_its_leases_of_the_lanes_it_gives_up() {
+    let mut world = World::new().await;
+    let all = usize::from(LANES);
+    let taken = world.leases.take(&world.claimant, all).await.unwrap();
+    let (kept, given_up) = taken.split_first().unwrap();
+    let given_up: Vec<_> = given_up.iter().map(|lease| lease.lane).collect();
+    world
+        .leases
+        .leave(&world.claimant, &given_up)
+        .await
+        .unwrap();
+    let (other, mut leases) = scheduler(&world.database, "scheduler-2");
+    let membership = leases.membership(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(membership.schedulers, []);
+    let lanes = leases.take(&other, all).await.unwrap();
+    let mut lanes: Vec<_> = lanes.iter().map(|lease| lease.lane).collect();
+    lanes.sort_unstable();
+    assert_eq!(lanes, given_up, "{} is still held", kept.lane);
+}
