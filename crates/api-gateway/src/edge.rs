@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use proto::v1::execution_service_server::ExecutionServiceServer;
 use proto::v1::fleet_service_server::FleetServiceServer;
 use service::HeadSampler;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service;
@@ -74,11 +76,17 @@ impl Service<Request<Body>> for Edge {
         let patience = caller_patience(request.headers());
         let observer = Arc::clone(&parts.observer);
         let call = ObservedCall::begin(observer, endpoint, Arc::clone(&trace), patience);
-        Box::pin(
-            trace
-                .context
-                .scope(async move { Ok(parts.serve(call, trace, request).await) }),
-        )
+        let context = trace.context;
+        let served = async move {
+            let Some(patience) = patience else {
+                return Ok(parts.serve(call, trace, request).await);
+            };
+            let served = timeout(patience, parts.serve(call, Arc::clone(&trace), request));
+            Ok(served
+                .await
+                .unwrap_or_else(|_| deadline_exceeded(endpoint, patience, &trace)))
+        };
+        Box::pin(context.scope(served))
     }
 }
 
@@ -144,7 +152,11 @@ fn refused_form(answer: &Response<Body>, trace: &RequestTrace) -> Option<Problem
     }
     let status = Status::from_header_map(answer.headers())?;
     let is_form = matches!(status.code(), Code::Internal | Code::OutOfRange);
-    let message = format!("the message can't be read: {}", status.message());
+    let what = match status.code() {
+        Code::OutOfRange => "the message is too large, send less at a time",
+        _ => "the message can't be read",
+    };
+    let message = format!("{what}: {}", status.message());
     is_form.then(|| Problem::new(Code::InvalidArgument, "MALFORMED_MESSAGE", message))
 }
 
@@ -168,6 +180,29 @@ fn with_trace_id(mut answer: Response<Body>, trace: &RequestTrace) -> Response<B
     let id = HeaderValue::try_from(trace.context.trace_id_hex()).expect("hex digits are legal");
     answer.headers_mut().insert(TRACE_ID_HEADER, id);
     answer
+}
+
+/// The server ends a call at its deadline as well, a moment later, and says that somebody has cancelled it.
+fn deadline_exceeded(
+    endpoint: Endpoint,
+    patience: Duration,
+    trace: &RequestTrace,
+) -> Response<ObservedBody> {
+    let what = match endpoint {
+        Endpoint::Submit | Endpoint::SubmitBatch => {
+            "; what was handed in may or may not have been taken: with an idempotency key it can be submitted again, \
+             and is taken once"
+        }
+        Endpoint::CancelExecution
+        | Endpoint::RetryExecution
+        | Endpoint::DiscardExecution
+        | Endpoint::DrainWorker => "; it may have been done all the same",
+        _ => "",
+    };
+    let message = format!("there was no answer within the call's deadline of {patience:?}{what}");
+    let problem = Problem::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message);
+    let answer = with_trace_id(problem.into_status().into_http(), trace);
+    ObservedBody::unobserved(answer)
 }
 
 fn unknown_method(path: &str) -> Problem {

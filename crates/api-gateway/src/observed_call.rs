@@ -194,7 +194,8 @@ pub(crate) fn caller_patience(headers: &HeaderMap) -> Option<Duration> {
 /// An answer's body that tells its call how it went.
 pub(crate) struct ObservedBody {
     body: Body,
-    call: ObservedCall,
+    /// `None`: it has ended already.
+    call: Option<ObservedCall>,
 }
 
 impl ObservedBody {
@@ -205,7 +206,13 @@ impl ObservedBody {
     ) -> http::Response<Self> {
         // An answer that is an error alone says so in its headers.
         call.end_by(answer.headers());
+        let call = Some(call);
         answer.map(|body| Self { body, call })
+    }
+
+    /// An answer for a call that has ended.
+    pub(crate) fn unobserved(answer: http::Response<Body>) -> http::Response<Self> {
+        answer.map(|body| Self { body, call: None })
     }
 }
 
@@ -218,15 +225,16 @@ impl http_body::Body for ObservedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Some(call) = &mut self.call else {
+            return Poll::Ready(frame);
+        };
         match &frame {
             Some(Ok(frame)) => match frame.trailers_ref() {
-                Some(trailers) => self.call.end_by(trailers),
-                None => self.call.first_message(),
+                Some(trailers) => call.end_by(trailers),
+                None => call.first_message(),
             },
-            Some(Err(status)) => self.call.end(status.code(), status.message()),
-            None => self
-                .call
-                .end(Code::Unknown, "the answer ended without a status"),
+            Some(Err(status)) => call.end(status.code(), status.message()),
+            None => call.end(Code::Unknown, "the answer ended without a status"),
         }
         Poll::Ready(frame)
     }

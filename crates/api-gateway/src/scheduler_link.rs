@@ -172,7 +172,6 @@ impl SchedulerLink {
 
     /// What a failed call to this scheduler means.
     pub(crate) fn failure(&self, status: &Status) -> CallFailure {
-        let message = format!("scheduler {}: {}", self.scheduler_id, status.message());
         if matches!(
             status.code(),
             Code::Unauthenticated | Code::PermissionDenied
@@ -185,9 +184,15 @@ impl SchedulerLink {
             );
         }
         let reach = Reach::of(status);
-        if reach == Reach::NotSent {
-            self.note_unreachable();
-        }
+        let (id, said) = (&self.scheduler_id, status.message());
+        let message = match reach {
+            Reach::NotSent => {
+                self.note_unreachable();
+                format!("scheduler {id} can't be reached: {said}")
+            }
+            Reach::Unanswered => format!("scheduler {id} gave no answer: {said}"),
+            Reach::Answered => format!("scheduler {id}: {said}"),
+        };
         CallFailure {
             code: status.code(),
             reach,
@@ -211,7 +216,11 @@ impl Reach {
     fn of(status: &Status) -> Self {
         // What the scheduler itself answered has no source; what went wrong on the way has.
         let Some(source) = status.source() else {
-            return Self::Answered;
+            // No scheduler cancels a call: it was ended here, because it took too long.
+            return match status.code() {
+                Code::Cancelled => Self::Unanswered,
+                _ => Self::Answered,
+            };
         };
         let mut cause = Some(source);
         while let Some(error) = cause {

@@ -13,6 +13,7 @@ use crate::problem::Problem;
 /// The queue of a submission that names none.
 const DEFAULT_QUEUE: &str = "default";
 /// The last second that a timestamp can tell: the end of the year 9999.
+const FIRST_SECOND: i64 = -62_135_596_800;
 const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Checks every field and puts the defaults of queue and priority in.
@@ -67,18 +68,17 @@ fn check_due_at(given: Timestamp, now: Micros) -> Result<(), Problem> {
     let due = plain_time(given).ok_or_else(|| {
         let (seconds, nanos) = (given.seconds, given.nanos);
         let message = format!(
-            "{seconds} s and {nanos} ns since 1970; 0 s to {LAST_SECOND} s is allowed, with nanos of 0 \
-             to 999999999"
+            "{seconds} s and {nanos} ns since 1970 is no time of the years 1 to 9999 with nanos of 0 to 999999999"
         );
         Problem::invalid("due_at", message)
     })?;
     Ok(limits::check_due(due, now)?)
 }
 
-/// `None` for what lies before 1970 or is not in proto's normal form.
+/// `None` for what is not in proto's normal form.
 fn plain_time(given: Timestamp) -> Option<Micros> {
-    let is_legal =
-        (0..=LAST_SECOND).contains(&given.seconds) && (0..1_000_000_000).contains(&given.nanos);
+    let is_legal = (FIRST_SECOND..=LAST_SECOND).contains(&given.seconds)
+        && (0..1_000_000_000).contains(&given.nanos);
     is_legal.then(|| Micros(given.seconds * 1_000_000 + i64::from(given.nanos) / 1_000))
 }
 
@@ -274,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_due_time_is_legal_from_1970_to_ten_years_ahead_and_stays_as_it_was_given() {
+    fn a_due_time_is_legal_up_to_ten_years_ahead_and_stays_as_it_was_given() {
         let due_at = |seconds, nanos| Some(Timestamp { seconds, nanos });
         let far = i64::try_from(limits::MAX_DELAY.as_secs()).unwrap() + NOW_SECONDS;
         for bad in [
-            due_at(-1, 0),
+            due_at(FIRST_SECOND - 1, 0),
             due_at(i64::MIN, 0),
             due_at(NOW_SECONDS, -1),
             due_at(NOW_SECONDS, 1_000_000_000),
@@ -288,7 +288,12 @@ mod tests {
         ] {
             assert_eq!(field_at_fault(|s| s.due_at = bad), "due_at", "{bad:?}");
         }
-        for good_one in [due_at(0, 0), due_at(NOW_SECONDS - 1, 7), due_at(far, 0)] {
+        let past = [
+            due_at(FIRST_SECOND, 0),
+            due_at(-1, 7),
+            due_at(NOW_SECONDS - 1, 7),
+        ];
+        for good_one in past.into_iter().chain([due_at(far, 0)]) {
             let mut submission = good();
             submission.due_at = good_one;
             check_submission(&mut submission, NOW).unwrap();

@@ -103,7 +103,9 @@ impl LogBudget {
             .error
             .as_ref()
             .map(|(class, message)| format!("{class}: {message}"));
-        let reason = format!("{:?}", ended.decision.reason);
+        let reason = reason_name(ended.decision.reason);
+        let budgets = ended.decision.budgets;
+        let after_attempts = u32::from(budgets.attempts) + u32::from(budgets.lost);
         match ended.decision.verdict {
             Verdict::Close(domain::FinalState::Succeeded) => {}
             Verdict::Close(domain::FinalState::Cancelled) => in_trace(work, || {
@@ -114,7 +116,7 @@ impl LogBudget {
             Verdict::Close(_) => in_trace(work, || {
                 tracing::error!(event = "dispatch_failed", execution_id = %id,
                     tenant_id = &*work.tenant, queue = work.queue.name, job_type = &*work.job_type,
-                    after_attempts = ended.decision.budgets.attempts, reason, error,
+                    after_attempts, reason, error,
                     "execution given up");
             }),
             Verdict::RetryAfter(wait) if ended.decision.reason == Reason::Snoozed => {
@@ -126,6 +128,11 @@ impl LogBudget {
                         worker_id = &*ended.worker, wait_ms, "its handler put the execution off");
                 });
             }
+            Verdict::Requeue if ended.decision.reason == Reason::Returned => in_trace(work, || {
+                info!(event = "execution_returned", execution_id = %id, tenant_id = &*work.tenant,
+                    queue = work.queue.name, job_type = &*work.job_type, attempt = ended.attempt,
+                    worker_id = &*ended.worker, "its worker handed the execution back");
+            }),
             Verdict::RetryAfter(_) | Verdict::Requeue => in_trace(work, || {
                 warn!(event = "dispatch_retry", execution_id = %id, tenant_id = &*work.tenant,
                     queue = work.queue.name, job_type = &*work.job_type, attempt = ended.attempt,
@@ -133,6 +140,13 @@ impl LogBudget {
             }),
         }
     }
+}
+
+/// As the API says it: `WORKER_LOST`.
+fn reason_name(reason: Reason) -> &'static str {
+    let reason = proto::v1::Reason::try_from(reason as i32).unwrap_or_default();
+    let name = reason.as_str_name();
+    name.strip_prefix("REASON_").unwrap_or(name)
 }
 
 fn in_trace(work: &Work, line: impl FnOnce()) {

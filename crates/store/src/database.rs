@@ -91,14 +91,17 @@ impl Database {
         self.timed("unsafe_settings", "select", select).await
     }
 
-    /// A transaction that sees one tenant's rows. It is over when it is dropped.
+    /// A transaction that sees one tenant's rows. It is over when it is dropped. Whoever stops waiting for it doesn't
+    /// stop its beginning: one that was half begun would stay open in the pool, for whoever is next.
     pub(crate) async fn read_for(
         &self,
         tenant: i32,
     ) -> Result<Transaction<'static, Postgres>, Error> {
         let begin = format!("begin read only; set local watchwork.tenant = '{tenant}'");
-        let begin = self.readers.begin_with(AssertSqlSafe(begin));
-        self.timed("read_for_tenant", "select", begin).await
+        let readers = self.readers.clone();
+        let begin = tokio::spawn(async move { readers.begin_with(AssertSqlSafe(begin)).await });
+        let begun = async { begin.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)) };
+        self.timed("read_for_tenant", "select", begun).await
     }
 
     /// A connection for writing, bounded in time. It waits for the locks of others for so long: a foreign
@@ -234,5 +237,34 @@ impl Dedicated {
 
     pub(crate) fn put_back(&mut self, connection: PgConnection) {
         self.connection = Some(connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plans::Plans;
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_any_more_leaves_no_transaction_open() {
+        let plans = Plans::new().await;
+        let database = &plans.database;
+        for _ in 0..10 {
+            tokio::select! {
+                biased;
+                _ = database.read_for(1) => panic!("nothing begins without a round trip"),
+                () = std::future::ready(()) => {}
+            }
+            // The pool has one connection: what was given up has let go of it.
+            let mut next = database.readers.acquire().await.unwrap();
+            let read_only: String =
+                sqlx::query_scalar("select current_setting('transaction_read_only')")
+                    .fetch_one(&mut *next)
+                    .await
+                    .unwrap();
+            assert_eq!(
+                read_only, "off",
+                "it is in the transaction that was given up"
+            );
+        }
     }
 }

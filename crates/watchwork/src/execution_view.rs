@@ -249,7 +249,7 @@ fn attempts(execution: &Execution) -> Vec<Vec<String>> {
             text::proto_duration(attempt.dispatching),
             text::proto_duration(attempt.running),
             text::proto_duration(attempt.reporting),
-            text::one_line(&error, 80),
+            text::one_line(&error, 200),
         ]
     }));
     rows

@@ -1,5 +1,6 @@
 //! How values look to people.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -83,6 +84,26 @@ pub(crate) fn end_of(process: &str, status: &str, log: &Path) -> String {
     )
 }
 
+/// Text as a terminal may show it: whatever would steer the terminal, or turn the order of what is read, is
+/// written out. Anybody who submits may have chosen it.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+    };
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let write_out = |text: &mut String, c: char| match steers(c) {
+        true => text.extend(c.escape_default()),
+        false => text.push(c),
+    };
+    Cow::Owned(text.chars().fold(String::new(), |mut text, c| {
+        write_out(&mut text, c);
+        text
+    }))
+}
+
 /// Text on one line, cut after `most` characters.
 pub(crate) fn one_line(text: &str, most: usize) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -108,9 +129,15 @@ pub(crate) struct Columns {
 impl Columns {
     /// Further rows, a line each.
     pub(crate) fn lines(&mut self, rows: &[Vec<String>]) -> String {
-        self.widen(rows);
+        let cells = |row: &Vec<String>| {
+            row.iter()
+                .map(|cell| printable(cell).into_owned())
+                .collect()
+        };
+        let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        self.widen(&rows);
         let mut text = String::new();
-        for row in rows {
+        for row in &rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&self.widths) {
                 // Writing to a String can't fail.
@@ -164,6 +191,16 @@ mod tests {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
         let text = table(&[row(&["A", "LONG", "C"]), row(&["äöü", "b", ""])]);
         assert_eq!(text, "A    LONG  C\näöü  b\n");
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_is_written_out() {
+        let row = vec![
+            "\u{1b}[31mred\r\n\u{7}".to_owned(),
+            "a\u{202e}b äöü".to_owned(),
+        ];
+        let text = table(&[row]);
+        assert_eq!(text, "\\u{1b}[31mred\\r\\n\\u{7}  a\\u{202e}b äöü\n");
     }
 
     #[test]

@@ -64,6 +64,10 @@ impl WorkerArgs {
     fn worker(self) -> anyhow::Result<Worker> {
         let key = Secret::resolve("WORKER_KEY", self.worker_key, self.worker_key_file)?;
         let given = |text: &String| !text.is_empty();
+        anyhow::ensure!(
+            self.queues.len() < 2 || self.queues.iter().all(given),
+            "QUEUES: a name in the list is empty; leave all of it out to serve all queues"
+        );
         let mut builder = Worker::builder()
             .schedulers(self.schedulers.into_iter().filter(given))
             .key(key)

@@ -130,7 +130,7 @@ async fn a_due_time_is_passed_on_as_it_was_given_or_refused_by_name() {
     let sent = forward.submissions[0].submission.as_ref().unwrap();
     assert_eq!(sent.due_at, due(1, 2).due_at, "what is past is due now");
     // The year 9999, and no time at all.
-    for bad in [due(253_402_300_799, 0), due(-1, 0), due(1, -1)] {
+    for bad in [due(253_402_300_799, 0), due(i64::MIN, 0), due(1, -1)] {
         let status = submit(&gateway, bad).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
         let details = status.get_error_details();

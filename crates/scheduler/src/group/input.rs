@@ -198,9 +198,15 @@ pub(crate) enum NotTaken {
     NotOwner(LaneId),
     #[error("the lane's owner can't write just now; nothing was taken, try again in a second")]
     NotNow,
-    #[error("the commit's answer was lost: it may or may not have been taken")]
+    #[error(
+        "the commit's answer was lost: it may or may not have been taken: with an idempotency key it can be submitted \
+         again, and is taken once"
+    )]
     InDoubt,
-    #[error("its idempotency key is that of execution {0}, which was to do something else")]
+    #[error(
+        "its idempotency key is that of execution {0}, which was to do something else: the same key goes with the same job \
+         type, queue, payload, content type and due time"
+    )]
     KeyConflict(ExecutionId),
     #[error(
         "a transaction that isn't over holds its idempotency key; it was not taken, try again in a second"

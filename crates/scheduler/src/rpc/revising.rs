@@ -63,7 +63,9 @@ fn answer(
             state: state as i32,
         }),
         RevisedVerdict::NotNow => Err(no_owner(id)),
-        RevisedVerdict::Open => refused(format!("execution {id} isn't over")),
+        RevisedVerdict::Open => refused(format!(
+            "execution {id} isn't over: only what has come to an end runs again, or is discarded"
+        )),
         RevisedVerdict::Over(ExecutionState::Succeeded) if revision == Revision::Retry => refused(
             format!("execution {id} has succeeded: submit it anew to run it again"),
         ),

@@ -23,13 +23,10 @@ pub(crate) async fn list(output: &Output, client: &Client, args: &ListArgs) -> R
     }
     let mut pages = Pages::new(client, args);
     let mut columns = Columns::default();
-    let mut is_begun = output.is_json();
+    // With the first page: an error has no table, and the head is as wide as what stands below it.
+    let mut head = vec![HEAD.map(str::to_owned).to_vec()];
     while let Some(page) = pages.next().await? {
-        // Not before: an error has no table.
-        if !std::mem::replace(&mut is_begun, true) {
-            output.text(&columns.lines(&[HEAD.map(str::to_owned).to_vec()]))?;
-        }
-        show(output, &mut columns, &page)?;
+        show(output, &mut columns, std::mem::take(&mut head), &page)?;
     }
     if pages.shown == 0 && !output.is_json() {
         eprintln!("watchwork: there is none");
@@ -40,7 +37,12 @@ pub(crate) async fn list(output: &Output, client: &Client, args: &ListArgs) -> R
     Ok(())
 }
 
-fn show(output: &Output, columns: &mut Columns, page: &[ExecutionSummary]) -> Result<(), Failure> {
+fn show(
+    output: &Output,
+    columns: &mut Columns,
+    mut rows: Vec<Vec<String>>,
+    page: &[ExecutionSummary],
+) -> Result<(), Failure> {
     if output.is_json() {
         for summary in page {
             output.json(&SummaryView::from(summary))?;
@@ -48,7 +50,7 @@ fn show(output: &Output, columns: &mut Columns, page: &[ExecutionSummary]) -> Re
         return Ok(());
     }
     let now = SystemTime::now();
-    let rows: Vec<_> = page.iter().map(|summary| row(summary, now)).collect();
+    rows.extend(page.iter().map(|summary| row(summary, now)));
     Ok(output.text(&columns.lines(&rows))?)
 }
 

@@ -19,13 +19,15 @@ const AT_A_TIME: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Revision {
     Retry,
+    /// The same for nothing but dead letters.
+    Redrive,
     Discard,
 }
 
 impl Revision {
     fn done(self) -> &'static str {
         match self {
-            Self::Retry => "runs again",
+            Self::Retry | Self::Redrive => "runs again",
             Self::Discard => "discarded",
         }
     }
@@ -33,6 +35,13 @@ impl Revision {
     async fn of(self, client: &Client, id: &str) -> Result<ExecutionState, Status> {
         match self {
             Self::Retry => client.retry(id).await,
+            Self::Redrive => {
+                let state = client.get(id).await?.state();
+                if state != ExecutionState::DeadLettered {
+                    return Err(no_dead_letter(state));
+                }
+                client.retry(id).await
+            }
             Self::Discard => client.discard(id).await,
         }
     }
@@ -58,6 +67,10 @@ pub(crate) async fn revise_dead_letters(
     revision: Revision,
 ) -> Result<(), Failure> {
     if !pick.ids.is_empty() {
+        let revision = match revision {
+            Revision::Retry => Revision::Redrive,
+            other => other,
+        };
         return revise(output, client, pick.ids, revision).await;
     }
     let list = ListArgs {
@@ -77,6 +90,13 @@ pub(crate) async fn revise_dead_letters(
     }
     report.sum_up()?;
     report.into_result()
+}
+
+fn no_dead_letter(state: ExecutionState) -> Status {
+    let state = state_name(state);
+    Status::failed_precondition(format!(
+        "it is {state} and no dead letter; `watchwork retry` has whatever failed or was cancelled run again"
+    ))
 }
 
 /// Says of each execution what became of it, and in the end how all of it went.
@@ -149,8 +169,10 @@ impl<'a> Report<'a> {
         }
         let line = match (self.done, self.revision) {
             (0, _) if self.bad.is_none() => "there is no such dead letter\n".to_owned(),
-            (1, Revision::Retry) => "1 dead letter runs again\n".to_owned(),
-            (done, Revision::Retry) => format!("{done} dead letters run again\n"),
+            (1, Revision::Retry | Revision::Redrive) => "1 dead letter runs again\n".to_owned(),
+            (done, Revision::Retry | Revision::Redrive) => {
+                format!("{done} dead letters run again\n")
+            }
             (1, Revision::Discard) => "1 dead letter discarded\n".to_owned(),
             (done, Revision::Discard) => format!("{done} dead letters discarded\n"),
         };
