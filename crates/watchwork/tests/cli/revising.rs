@@ -2,7 +2,7 @@ use proto::v1::{ExecutionState, ExecutionSummary, ListExecutionsResponse};
 use serde_json::json;
 use tonic::Status;
 
-use crate::scripted_api::{ID, ScriptedApi};
+use crate::scripted_api::{ID, ScriptedApi, execution};
 use crate::{code, stderr, stdout, values, watchwork};
 
 const OTHER_ID: &str = "0199c8a1-7d2e-8003-8000-0000000c3a92";
@@ -55,6 +55,7 @@ async fn what_cannot_run_again_says_why_and_the_others_do_all_the_same() {
 #[tokio::test]
 async fn dead_letters_are_picked_by_id() {
     let api = ScriptedApi::start().await;
+    api.says(execution(ExecutionState::DeadLettered, Vec::new()));
     let ended = watchwork(&api, &["dlq", "redrive", ID]).await;
     assert_eq!(stdout(&ended), format!("{ID}  runs again\n"));
     let ended = watchwork(&api, &["dlq", "discard", OTHER_ID]).await;
@@ -62,6 +63,20 @@ async fn dead_letters_are_picked_by_id() {
     let expected = [("retry", ID.to_owned()), ("discard", OTHER_ID.to_owned())];
     assert_eq!(api.revisions(), expected);
     assert!(api.listed().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_dead_letter_is_not_redriven() {
+    let api = ScriptedApi::start().await;
+    api.says(execution(ExecutionState::Failed, Vec::new()));
+    let ended = watchwork(&api, &["dlq", "redrive", ID]).await;
+    assert_eq!(code(&ended), 1);
+    let said = stderr(&ended);
+    assert!(
+        said.contains("FAILED and no dead letter") && said.contains("watchwork retry"),
+        "{said}"
+    );
+    assert!(api.revisions().is_empty());
 }
 
 #[tokio::test]
