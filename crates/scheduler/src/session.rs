@@ -503,6 +503,13 @@ impl Sessions {
         sessions.values().filter(connected).cloned().collect()
     }
 
+    /// Whether a worker of this name has a lease here.
+    pub(crate) fn is_live(&self, worker_id: &str) -> bool {
+        let sessions = self.lock();
+        let mut sessions = sessions.values();
+        sessions.any(|session| *session.worker_id == *worker_id && !session.is_over())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkerProcess, Arc<Session>>> {
         self.by_process
             .lock()

@@ -325,19 +325,37 @@ impl Group {
         if !reports.is_empty() {
             pending.report(None, reports);
         }
-        let lease = self.shared.worker_lease;
-        // What the last owner answered may give a worker its right for as long as that, whatever it has heard here:
-        // this scheduler may not have answered it for a while.
-        let orphaned = |side: &Side| side.adopted.elapsed() >= lease;
         let reports = self.reports_of(AttemptResult::Lost, |held, (id, _)| {
             let session = held.slot.as_ref().map(Slot::session);
             let left = session.is_some_and(|session| session.has_left());
             let over = session.is_none_or(|session| session.is_over());
-            left || (over && self.sides.get(&id.lane()).is_some_and(orphaned))
+            left || (over && self.is_orphaned(id, session.is_some()))
         });
         if !reports.is_empty() {
             pending.report(None, reports);
         }
+    }
+
+    /// Whether nobody can have a right to an execution by what earlier owners of its lane answered. That lasts for a
+    /// whole lease, whatever its worker has heard here: this scheduler may not have answered it for a while.
+    ///
+    /// While its worker has not said here that it holds it (`is_said`), this scheduler's own answers may have given it
+    /// a right as well: a beat is answered before the word that follows it is heard, and a group whose commit hangs
+    /// hears it late. No such right outlives the worker's session, nor two leases: the worker must have seen whose the
+    /// lane is while it still had the old right, and sends its word before any further beat.
+    fn is_orphaned(&self, id: domain::ExecutionId, is_said: bool) -> bool {
+        let (lane, lease) = (id.lane(), self.shared.worker_lease);
+        let Some(adopted) = self.sides.get(&lane).map(|side| side.adopted.elapsed()) else {
+            return false;
+        };
+        let is_live = || {
+            let running = self
+                .lanes
+                .get(&lane)
+                .and_then(|lane| lane.running().get(&id.seq()));
+            running.is_some_and(|running| self.shared.sessions.is_live(&running.worker))
+        };
+        adopted >= 2 * lease || (adopted >= lease && (is_said || !is_live()))
     }
 
     fn reports_of(
