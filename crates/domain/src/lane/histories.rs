@@ -865,3 +865,23 @@ fn a_batch_of_claims_and_successes_takes_few_bytes() {
     let bytes = draft.seal(2).delta.encode().len();
     assert!(bytes < 1_100, "{bytes} bytes");
 }
+
+#[test]
+fn of_two_take_overs_from_the_same_row_the_later_one_lies_beyond_the_other() {
+    let at = |us: i64| Micros(1_790_000_000_000_000 + us);
+    let database = DatabaseIdentity::default();
+    let lane = Lane::begin(&Row::genesis(LaneId(0), at(0))).unwrap();
+    let fence = |lane: &Lane, us: i64| lane.take_over(1, database, at(us), 1)[1].link.n;
+    for (lost, again) in [(1_i64, 2), (1_000, 900_000), (900_000, 3_000_000)] {
+        // The first was lost with the database's tail, and up to a row a microsecond behind it.
+        assert!(fence(&lane, again) >= fence(&lane, lost) + (again - lost).unsigned_abs());
+    }
+    // What was taken over is ahead of the time; the next owner comes before that has passed.
+    let mut ahead = lane.clone();
+    for row in lane.take_over(1, database, at(0), 1) {
+        ahead.apply(&row).unwrap();
+    }
+    assert!(fence(&ahead, 2_000) >= fence(&ahead, 1_000) + 1_000);
+    // A clock that was set back by more than rows are ahead of it.
+    assert!(fence(&ahead, -5_000_000) > ahead.link().n + 1_000_000);
+}

@@ -341,7 +341,10 @@ impl Lane {
 
     /// The two rows by which a new owner takes the lane over: the first is in the old owner's way, the
     /// second lies so far ahead that no fence and no number comes again even if the database lost its
-    /// last rows. The second says which database it was written to; in another one than before, whose
+    /// last rows: a second ahead of the database's time, which no earlier owner has reached, since it began as far
+    /// ahead of an earlier time and rows come slower than microseconds. (Not a second ahead of the last row alone: of
+    /// two take-overs from the same row, the first of which was lost, both would go there.) Only where the
+    /// database's clock was set back it counts from the last row. The second says which database it was written to; in another one than before, whose
     /// transactions have other numbers, the inbox is read anew.
     #[must_use]
     pub fn take_over(
@@ -353,7 +356,12 @@ impl Lane {
     ) -> [Row; 2] {
         const FENCE_JUMP: u64 = 1 << 20;
         const SEQ_JUMP: u64 = 1 << 24;
-        let [mut blank, mut arrival] = self.rows_to(FENCE_JUMP, at, batch);
+        let (next, ahead) = (self.link.next(batch).n, micros(at) + FENCE_JUMP);
+        let to = match next < ahead {
+            true => ahead,
+            false => next + FENCE_JUMP,
+        };
+        let [mut blank, mut arrival] = self.rows_to(to, at, batch);
         (blank.epoch, arrival.epoch) = (epoch, epoch);
         arrival.kind = RowKind::TakeOver;
         arrival.next_seq += SEQ_JUMP;
@@ -367,18 +375,14 @@ impl Lane {
     /// window is needed any more.
     #[must_use]
     pub fn move_on(&self, at: Micros, batch: u128) -> [Row; 2] {
-        self.rows_to(1, at, batch)
+        let next = self.link.next(batch).n;
+        self.rows_to(micros(at).max(next + 1), at, batch)
     }
 
-    /// An empty row that says where the chain goes on, and the one there: at the number that is the time in
-    /// microseconds, or `least` further if that is more.
-    fn rows_to(&self, least: u64, at: Micros, batch: u128) -> [Row; 2] {
+    /// An empty row that says where the chain goes on, and the one there.
+    fn rows_to(&self, n: u64, at: Micros, batch: u128) -> [Row; 2] {
         let jump = self.link.next(batch);
-        let now = u64::try_from(at.0).unwrap_or(0);
-        let to = Link {
-            n: now.max(jump.n + least),
-            batch,
-        };
+        let to = Link { n, batch };
         let blank = Row {
             lane: self.id,
             link: jump,
@@ -398,4 +402,9 @@ impl Lane {
         };
         [blank, arrival]
     }
+}
+
+/// A time as rows are numbered by it.
+fn micros(time: Micros) -> u64 {
+    u64::try_from(time.0).unwrap_or(0)
 }
