@@ -46,6 +46,11 @@ impl WorkStream {
         outbound: Outbound,
     ) -> Result<Self, Status> {
         check(&hello).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // A scheduler that has just begun knows nobody's lanes: a worker that takes it for the owner that it was
+        // before would have a longer right by its welcome.
+        if shared.view.borrow().schedulers.is_empty() {
+            return Err(Status::unavailable(NOT_SURE));
+        }
         let incarnation: [u8; 16] = hello.incarnation[..]
             .try_into()
             .map_err(|_| Status::invalid_argument("incarnation must have 16 bytes"))?;
