@@ -3,7 +3,8 @@
 //!
 //! A call passes `edge` (which observes it, admits it by `keys`, and has its body paid for by `metered_body`),
 //! one method of `executions`, and then one of `submission` (checked, routed, and sent by `singles` or `batch`),
-//! `reads`, `cancelling`, `revising` and `watch`. All of them ask `cluster_view` for the owner of a lane, which `view_watcher` keeps up to date.
+//! `reads`, `cancelling`, `revising` and `watch`. All of them ask `cluster_view` for the owner of a lane, which
+//! `view_watcher` keeps up to date.
 
 mod backoff;
 mod batch;

@@ -344,8 +344,10 @@ impl Lane {
     /// last rows: a second ahead of the database's time, which no earlier owner has reached, since it began as far
     /// ahead of an earlier time and rows come slower than microseconds. (Not a second ahead of the last row alone: of
     /// two take-overs from the same row, the first of which was lost, both would go there.) Only where the
-    /// database's clock was set back it counts from the last row. The second says which database it was written to; in another one than before, whose
-    /// transactions have other numbers, the inbox is read anew.
+    /// database's clock was set back it counts from the last row.
+    ///
+    /// The second row says which database it was written to; in another one than before, whose transactions have
+    /// other numbers, the inbox is read anew.
     #[must_use]
     pub fn take_over(
         &self,
