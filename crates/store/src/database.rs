@@ -92,14 +92,18 @@ impl Database {
     }
 
     /// A transaction that sees one tenant's rows. It is over when it is dropped. Whoever stops waiting for it doesn't
-    /// stop its beginning: one that was half begun would stay open in the pool, for whoever is next.
+    /// stop its beginning: one that was half begun would stay open in the pool, for whoever is next. But a connection
+    /// that the network has silenced is given up in time.
     pub(crate) async fn read_for(
         &self,
         tenant: i32,
     ) -> Result<Transaction<'static, Postgres>, Error> {
         let begin = format!("begin read only; set local watchwork.tenant = '{tenant}'");
         let readers = self.readers.clone();
-        let begin = tokio::spawn(async move { readers.begin_with(AssertSqlSafe(begin)).await });
+        let begin = tokio::spawn(async move {
+            let begun = tokio::time::timeout(LIMIT, readers.begin_with(AssertSqlSafe(begin)));
+            begun.await.unwrap_or_else(|_| Err(silent()))
+        });
         let begun = async { begin.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)) };
         self.timed("read_for_tenant", "select", begun).await
     }
@@ -181,8 +185,11 @@ impl Database {
 async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let answer = tokio::time::timeout(RELEASED_WITHIN, connection.ping()).await;
     // An error, and not `false`: whoever is silent isn't told of the end.
-    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    answer.map_err(silent)?.map(|()| true)
+    answer.map_err(|_| silent())?.map(|()| true)
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 /// What the database says in time; past it nobody listens any more.
