@@ -75,16 +75,17 @@ impl Service<Request<Body>> for Edge {
         let trace = Arc::new(RequestTrace::begin(request.headers(), parts.sampler));
         let patience = caller_patience(request.headers());
         let observer = Arc::clone(&parts.observer);
-        let call = ObservedCall::begin(observer, endpoint, Arc::clone(&trace), patience);
+        let mut call = ObservedCall::begin(observer, endpoint, Arc::clone(&trace), patience);
         let context = trace.context;
         let served = async move {
-            let Some(patience) = patience else {
-                return Ok(parts.serve(call, trace, request).await);
+            let serving = parts.serve(&mut call, &trace, request);
+            let answer = match patience {
+                None => serving.await,
+                Some(patience) => timeout(patience, serving)
+                    .await
+                    .unwrap_or_else(|_| deadline_exceeded(endpoint, patience, &trace)),
             };
-            let served = timeout(patience, parts.serve(call, Arc::clone(&trace), request));
-            Ok(served
-                .await
-                .unwrap_or_else(|_| deadline_exceeded(endpoint, patience, &trace)))
+            Ok(ObservedBody::wrap(call, answer))
         };
         Box::pin(context.scope(served))
     }
@@ -93,12 +94,12 @@ impl Service<Request<Body>> for Edge {
 impl Parts {
     async fn serve(
         &self,
-        mut call: ObservedCall,
-        trace: Arc<RequestTrace>,
+        call: &mut ObservedCall,
+        trace: &Arc<RequestTrace>,
         request: Request<Body>,
-    ) -> Response<ObservedBody> {
+    ) -> Response<Body> {
         let endpoint = Endpoint::of(request.uri().path());
-        let answer = match endpoint.access() {
+        match endpoint.access() {
             Access::Everybody => self.serve_health(request).await,
             Access::Nobody => unknown_method(request.uri().path())
                 .into_status()
@@ -106,13 +107,13 @@ impl Parts {
             Access::Scope(scope) => match self.keys.admit(request.headers(), scope).await {
                 Ok(principal) => {
                     call.admit();
+                    let trace = Arc::clone(trace);
                     let admitted = Admitted { principal, trace };
                     self.serve_admitted(endpoint, admitted, request).await
                 }
-                Err(problem) => with_trace_id(problem.into_status().into_http(), &trace),
+                Err(problem) => with_trace_id(problem.into_status().into_http(), trace),
             },
-        };
-        ObservedBody::wrap(call, answer)
+        }
     }
 
     async fn serve_health(&self, request: Request<Body>) -> Response<Body> {
@@ -187,7 +188,7 @@ fn deadline_exceeded(
     endpoint: Endpoint,
     patience: Duration,
     trace: &RequestTrace,
-) -> Response<ObservedBody> {
+) -> Response<Body> {
     let what = match endpoint {
         Endpoint::Submit | Endpoint::SubmitBatch => {
             "; what was handed in may or may not have been taken: with an idempotency key it can be submitted again, \
@@ -201,8 +202,7 @@ fn deadline_exceeded(
     };
     let message = format!("there was no answer within the call's deadline of {patience:?}{what}");
     let problem = Problem::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message);
-    let answer = with_trace_id(problem.into_status().into_http(), trace);
-    ObservedBody::unobserved(answer)
+    with_trace_id(problem.into_status().into_http(), trace)
 }
 
 fn unknown_method(path: &str) -> Problem {

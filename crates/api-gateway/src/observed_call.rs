@@ -194,8 +194,7 @@ pub(crate) fn caller_patience(headers: &HeaderMap) -> Option<Duration> {
 /// An answer's body that tells its call how it went.
 pub(crate) struct ObservedBody {
     body: Body,
-    /// `None`: it has ended already.
-    call: Option<ObservedCall>,
+    call: ObservedCall,
 }
 
 impl ObservedBody {
@@ -206,13 +205,7 @@ impl ObservedBody {
     ) -> http::Response<Self> {
         // An answer that is an error alone says so in its headers.
         call.end_by(answer.headers());
-        let call = Some(call);
         answer.map(|body| Self { body, call })
-    }
-
-    /// An answer for a call that has ended.
-    pub(crate) fn unobserved(answer: http::Response<Body>) -> http::Response<Self> {
-        answer.map(|body| Self { body, call: None })
     }
 }
 
@@ -225,9 +218,7 @@ impl http_body::Body for ObservedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let Some(call) = &mut self.call else {
-            return Poll::Ready(frame);
-        };
+        let call = &mut self.call;
         match &frame {
             Some(Ok(frame)) => match frame.trailers_ref() {
                 Some(trailers) => call.end_by(trailers),
