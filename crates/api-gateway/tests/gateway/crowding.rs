@@ -1,6 +1,8 @@
 use std::time::Duration;
 
+use prost::Message as _;
 use proto::v1::{Submission, SubmitBatchRequest, SubmitBatchResponse, SubmitRequest};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
@@ -98,4 +100,35 @@ async fn a_call_ends_at_its_callers_deadline_and_is_counted_so() {
         }
     };
     within(counted).await;
+}
+
+/// By a client without a clock of its own, which would hang up first.
+#[tokio::test]
+async fn a_call_whose_deadline_passes_is_told_so_and_what_may_have_become_of_it() {
+    let scheduler = ScriptedScheduler::start("s1");
+    let gateway = RunningGateway::ready(&[&scheduler.address]).await;
+    scheduler.close_gate();
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let authorization = format!("Bearer wk_{NEIGHBOUR}_{SECRET}");
+    let request = http::Request::post("http://gateway/watchwork.v1.ExecutionService/Submit")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", authorization)
+        .header("grpc-timeout", "50m");
+    let (answer, mut body) = client
+        .send_request(request.body(()).unwrap(), false)
+        .unwrap();
+    let message = of_neighbour().into_inner().encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let framed = [&[0][..], &length, &message].concat();
+    body.send_data(framed.into(), true).unwrap();
+    let answer = within(answer).await.unwrap();
+    let status = Status::from_header_map(answer.headers()).unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert!(
+        status.message().contains("may or may not have been taken"),
+        "{status:?}"
+    );
 }
