@@ -164,7 +164,8 @@ fn posted(
     item: &Incoming,
     (seq, at): (u64, Micros),
 ) -> (Posted, Known) {
-    let head = &item.work.head;
+    let work = item.work.as_of(at);
+    let head = &work.head;
     let home = head.due.unwrap_or(at);
     let id = ExecutionId::new(item.lane, seq, home, &shared.id_key);
     let key = item.key.map(|key| NewKey {
@@ -180,6 +181,6 @@ fn posted(
         head: Arc::clone(head),
         place: Posted::place(windows, home.hour()),
     };
-    let (work, saved) = (Arc::clone(&item.work), None);
+    let saved = None;
     (Posted { execution, key }, Known { id, work, saved })
 }

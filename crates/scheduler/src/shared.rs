@@ -68,6 +68,25 @@ pub(crate) struct Work {
     pub(crate) reopened: Option<Micros>,
 }
 
+impl Work {
+    /// The same as it is at a time: what has come due while it waited for its turn is due at once, and its home is no
+    /// window that may be gone meanwhile.
+    pub(crate) fn as_of(self: &Arc<Self>, at: Micros) -> Arc<Self> {
+        if self.head.due.is_none_or(|due| due > at) {
+            return Arc::clone(self);
+        }
+        let head = Head {
+            due: None,
+            ..Head::clone(&self.head)
+        };
+        let head = Arc::new(head);
+        Arc::new(Self {
+            head,
+            ..Self::clone(self)
+        })
+    }
+}
+
 /// An execution that is known whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {

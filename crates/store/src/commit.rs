@@ -52,7 +52,7 @@ pub(crate) fn post_statement(
     statement.keys(&keys);
     statement.executions(windows, &executions)?;
     statement.inbox(windows.leaf(Table::Inbox, at.hour())?, at, &executions);
-    Ok(statement.finish_unfenced())
+    Ok(statement.finish_posting())
 }
 
 /// The statement while it is put together: one common table expression for each leaf it writes to.
@@ -121,9 +121,14 @@ impl Statement {
         (sql, self.arguments)
     }
 
-    fn finish_unfenced(self) -> (String, PgArguments) {
-        let keys = self.keys.unwrap_or_else(|| "1".to_owned());
-        let sql = format!("with {} select {keys}", self.parts.join(", "));
+    /// Without rows of lanes the plan's age is the fence: looked at once the entries of the inbox are in, so that the
+    /// transaction has its number by then, and windows wait for it.
+    fn finish_posting(self) -> (String, PgArguments) {
+        let keys = self.keys.map_or_else(String::new, |fence| fence + ", ");
+        let sql = format!(
+            "with {} select {keys}post_fence({AT}, (select count(*) from i))",
+            self.parts.join(", ")
+        );
         (sql, self.arguments)
     }
 
@@ -142,7 +147,7 @@ impl Statement {
         let names = "lane, seq, tenant, queue, priority, job_type, home, due_at";
         self.parts.push(format!(
             "i as (insert into {leaf} (win, kind, {names})
-             select ${home}::int4, 1, u.* from unnest({}) u ({names}))",
+             select ${home}::int4, 1, u.* from unnest({}) u ({names}) returning 1)",
             columns.join(", ")
         ));
     }

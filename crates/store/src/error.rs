@@ -39,6 +39,14 @@ pub enum Error {
         /// The statement's name.
         statement: &'static str,
     },
+    /// What was to be put into inboxes was planned too long ago, or by a clock that is wrong: nothing was committed.
+    #[error("{statement}: {detail}; was this process stopped, or its machine's clock set?")]
+    Untimely {
+        /// The statement's name.
+        statement: &'static str,
+        /// PostgreSQL's word.
+        detail: String,
+    },
     /// The leader's term is over.
     #[error("the leader's term {epoch} is over")]
     TermOver {
@@ -107,6 +115,10 @@ impl Error {
                     statement,
                     detail: source.to_string(),
                 },
+                Some("WW003") => Self::Untimely {
+                    statement,
+                    detail: source.to_string(),
+                },
                 Some("55P03") => Self::Blocked { statement },
                 _ => Self::Database { statement, source },
             }
@@ -118,7 +130,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Deposed { .. } | Self::KeyTaken { .. } | Self::Blocked { .. } => true,
-            Self::NoWindow { .. } => true,
+            Self::Untimely { .. } | Self::NoWindow { .. } => true,
             Self::Database { source, .. } => {
                 let answer = source.as_database_error();
                 let answer = answer.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());

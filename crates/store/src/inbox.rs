@@ -84,7 +84,8 @@ pub trait PostWork: Send {
     /// Stores executions for whoever owns their lanes, in one transaction.
     ///
     /// # Errors
-    /// [`Error::KeyTaken`], [`Error::Blocked`], [`Error::NoWindow`]; or the database can't be reached. Whether
+    /// [`Error::KeyTaken`], [`Error::Blocked`], [`Error::Untimely`] for a plan that is more than a minute old,
+    /// [`Error::NoWindow`]; or the database can't be reached. Whether
     /// anything was stored, [`Error::is_refusal`] tells.
     async fn post(
         &mut self,

@@ -124,6 +124,9 @@ impl Worker {
         self.world.history.note(|| {
             format!("{name}: {number} of {id} ({fence}) is answered by {from}: {verdict:?}")
         });
+        if self.owner(id).as_deref() != Some(from) {
+            return;
+        }
         match verdict {
             CheckpointVerdict::Recorded => {
                 self.world.truth.saved(id, CheckpointMark { fence, number });

@@ -27,6 +27,8 @@ use super::transaction::{
 
 /// How long a take-over waits before it ends who is in its way.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How old the plan of what is put into inboxes may be. In life that is a minute.
+pub(super) const POSTED_WITHIN: Duration = Duration::from_secs(4);
 /// The tenant, its queues and its type.
 pub(super) const TENANT: i32 = 1;
 pub(super) const TYPE: &str = "work";
@@ -422,6 +424,10 @@ async fn claim_post(
     patience: Duration,
     (posted, at): (Vec<Posted>, Micros),
 ) -> Result<Finish, Error> {
+    let late = model.now().0.abs_diff(at.0);
+    if u128::from(late) > POSTED_WITHIN.as_micros() {
+        return Err(untimely());
+    }
     let transaction = Transaction::begin(&model, patience);
     let xid = transaction.xid;
     let keys: Vec<_> = posted
@@ -448,6 +454,13 @@ async fn claim_post(
         model.end(xid);
         Ok(())
     }))
+}
+
+fn untimely() -> Error {
+    Error::Untimely {
+        statement: "model",
+        detail: "planned long ago".to_owned(),
+    }
 }
 
 impl State {
@@ -481,9 +494,12 @@ impl State {
             at,
             entry,
         });
-        self.tables
-            .executions
-            .insert((lane, seq), (home, stored_head(head, at)));
+        let row = (home, stored_head(head, at));
+        let before = self.tables.executions.insert((lane, seq), row);
+        assert!(
+            before.is_none(),
+            "execution {seq} of lane {lane} comes twice"
+        );
     }
 }
 

@@ -13,15 +13,15 @@ use store::{
 use super::database::{State, Tables};
 use super::link::broken;
 use super::replica::LANES;
-use super::storage::Connection;
+use super::storage::{Connection, POSTED_WITHIN};
 
 /// How many hours the windows reach ahead: the world is shorter.
 const AHEAD: i32 = 6;
 /// How many executions are copied at a time: few, so that much can happen meanwhile.
 const PAGE: usize = 2;
-/// How long after a window's time it is sealed at the earliest. In life that is an hour: no statement takes
-/// so long from its plan to its end. In the world no scheduler is stopped for longer than this.
-const SLACK: Duration = Duration::from_secs(13);
+/// How long after a window's time it is marked at the earliest, in life an hour: whoever may still put something into
+/// it has begun to do so by then.
+const SLACK: Duration = POSTED_WITHIN.saturating_add(Duration::from_secs(1));
 
 /// A window, and who marked it.
 #[derive(Clone, Debug)]
@@ -102,13 +102,13 @@ impl State {
                 .range((*table, *from, LaneId(0))..=(*table, *from, LaneId(u16::MAX)));
             let told = told.count();
             match window.state {
-                WindowState::Open if ripe.contains(&(*table, *from)) => {
+                WindowState::Open
+                    if ripe.contains(&(*table, *from)) && now >= window.to.start().plus(SLACK) =>
+                {
                     window.state = WindowState::Closing;
                     window.marked = xid;
                 }
-                WindowState::Closing
-                    if window.marked < oldest && now >= window.to.start().plus(SLACK) =>
-                {
+                WindowState::Closing if window.marked < oldest => {
                     window.state = WindowState::Sealed;
                 }
                 WindowState::Sealed

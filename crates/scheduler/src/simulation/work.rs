@@ -327,7 +327,9 @@ impl Worker {
                     self.world
                         .history
                         .note(|| format!("{name}: {id} is settled by {from}: {verdict:?}"));
-                    if verdict != SettlementVerdict::NotOwner {
+                    // A verdict of whoever has lost the lane may rest on rows that the database has lost.
+                    let is_owners = self.owner(id).as_deref() == Some(from);
+                    if is_owners && verdict != SettlementVerdict::NotOwner {
                         self.held.remove(&(id, settled.fence));
                     }
                 }
@@ -366,6 +368,9 @@ impl Worker {
     fn revoke(&mut self, from: &str, revoked: Vec<Held>) {
         for task in revoked {
             let id = ExecutionId::from_slice(&task.execution_id).expect("an id");
+            if self.owner(id).as_deref() != Some(from) {
+                continue;
+            }
             let held = self.held.get(&(id, task.fence));
             let origin = held.map(|held| held.origin.clone());
             // Whoever handed it out takes the worker for its holder still: the next Hello tells.

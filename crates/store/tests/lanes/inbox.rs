@@ -1,11 +1,12 @@
 //! The inbox.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::lane::{DatabaseIdentity, Draft, InboxMark, Lane, Received};
 use domain::{AttemptResult, LaneId, Micros, RetryPolicy};
 use sqlx::Connection;
-use store::{Batch, NewExecution, Place, Posted, Poster, Writer};
+use store::{Batch, Error, NewExecution, Place, Posted, Poster, Writer};
 use uuid::Uuid;
 
 use crate::world::*;
@@ -29,6 +30,36 @@ async fn post(world: &World, poster: &mut Poster, lane: LaneId, count: usize) ->
         .await
         .unwrap();
     seqs
+}
+
+#[tokio::test]
+async fn what_was_planned_minutes_ago_is_put_into_no_inbox() {
+    let mut world = World::new().await;
+    let (lane, ..) = world.owner().await;
+    let mut poster = Poster::new(world.database.clone());
+    let seq = poster.numbers(1).await.unwrap()[0];
+    for planned in [
+        world.now.plus(Duration::from_secs(90)),
+        Micros(world.now.0 - 90_000_000),
+    ] {
+        let posted = Posted {
+            execution: NewExecution {
+                lane: lane.id(),
+                seq,
+                home: planned.hour(),
+                head: head(b"posted"),
+                place: Place::Window,
+            },
+            key: None,
+        };
+        let windows = &world.windows;
+        let refused = poster.post(windows, &[posted], planned).await.unwrap_err();
+        assert!(matches!(refused, Error::Untimely { .. }), "{refused}");
+        assert!(refused.is_refusal());
+    }
+    for table in ["inbox", "execution"] {
+        assert_eq!(world.count(table).await, 0, "{table}");
+    }
 }
 
 #[tokio::test]

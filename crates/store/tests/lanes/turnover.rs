@@ -84,13 +84,6 @@ impl World {
         let executions = self.count("kept_execution").await;
         (executions, self.count("kept_outcome").await)
     }
-
-    async fn count(&self, sql: &str) -> i64 {
-        let mut connection = PgConnection::connect(self.fresh.url()).await.unwrap();
-        let sql = sqlx::AssertSqlSafe(format!("select count(*) from public.{sql}"));
-        let count = sqlx::query_scalar(sql).fetch_one(&mut connection);
-        count.await.unwrap()
-    }
 }
 
 /// The outcomes of a lane's two running executions: one ends well, one goes on.

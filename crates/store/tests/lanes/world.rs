@@ -124,6 +124,14 @@ impl World {
         let lane = writer.take_over(&lease, identity, self.now).await.unwrap();
         (lane, writer)
     }
+
+    /// How many rows there are of a table, or of a table and a condition.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        let mut connection = sqlx::PgConnection::connect(self.fresh.url()).await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("select count(*) from public.{sql}"));
+        let count = sqlx::query_scalar(sql).fetch_one(&mut connection);
+        count.await.unwrap()
+    }
 }
 
 /// Where an execution of a lane is.

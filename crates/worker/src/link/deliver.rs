@@ -82,12 +82,21 @@ impl Link {
         route(&self.schedulers, &self.peers, lane, origin)
     }
 
-    /// What became of results.
-    pub(super) fn settle(&mut self, from: PeerId, settlements: &[v1::Settlement]) {
+    /// What became of results. The verdict of a scheduler that has lost the lane since counts for nothing: it may rest
+    /// on rows that the database has lost with its tail, and the new owner, who was told of the result, waits for it.
+    pub(super) fn settle(
+        &mut self,
+        (from, by): (PeerId, SchedulerRef),
+        settlements: &[v1::Settlement],
+    ) {
         for settlement in settlements {
             let Some(id) = ExecutionId::from_slice(&settlement.execution_id) else {
                 continue;
             };
+            if self.schedulers.is_strange_to(id.lane(), by) {
+                self.ask_owner(from, id, settlement.fence);
+                continue;
+            }
             match settlement.verdict() {
                 Verdict::Recorded | Verdict::Stale => self.holdings.settle(id, settlement.fence),
                 Verdict::NotOwner => self.ask_owner(from, id, settlement.fence),

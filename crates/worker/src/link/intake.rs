@@ -25,7 +25,7 @@ impl Link {
         };
         match message {
             Response::Dispatch(dispatch) => self.take_on((peer, scheduler), dispatch.tasks),
-            Response::Settlements(settled) => self.settle(peer, &settled.settlements),
+            Response::Settlements(settled) => self.settle((peer, scheduler), &settled.settlements),
             Response::ClusterView(view) => self.see(view, scheduler),
             Response::Revoke(revoked) => self.revoke(scheduler, &revoked.held),
             Response::Cancel(cancelled) => self.cancel(&cancelled.held),
@@ -39,7 +39,9 @@ impl Link {
                     None => Drain::within(now, self.profile.shutdown_grace),
                 });
             }
-            Response::CheckpointAnswers(answered) => self.take_answers(peer, &answered.answers),
+            Response::CheckpointAnswers(answered) => {
+                self.take_answers((peer, scheduler), &answered.answers)
+            }
             // The session keeps these to itself.
             Response::Welcome(_) | Response::HeartbeatAnswer(_) => {}
         }

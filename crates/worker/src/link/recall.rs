@@ -11,10 +11,14 @@ use crate::outcome::{Outcome, Report, Times};
 use crate::stop::Urgency;
 
 impl Link {
-    /// Lets go of what the worker has no right to: nothing is reported.
+    /// Lets go of what the worker has no right to: nothing is reported. Whoever has lost a lane since it was told what
+    /// is held of it is in no place to judge.
     pub(super) fn revoke(&mut self, by: SchedulerRef, revoked: &[v1::Held]) {
         let mut misled: Vec<PeerId> = Vec::new();
         for (id, fence) in named(revoked) {
+            if self.schedulers.is_strange_to(id.lane(), by) {
+                continue;
+            }
             let held = self.holdings.exact_mut(id, fence);
             let origin = held.map(|held| held.origin).filter(|origin| *origin != by);
             // Whoever handed it out takes the worker for its holder still: the next Hello tells.

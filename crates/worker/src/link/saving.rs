@@ -15,6 +15,7 @@ use super::Link;
 use super::deliver::MAX_MESSAGE_BYTES;
 use super::held::Stage;
 use super::peers::PeerId;
+use super::schedulers::SchedulerRef;
 use super::way::Way;
 use crate::account::{Attempt, CheckpointError, NewCheckpoint, progress_on_wire};
 use crate::notice::Notice;
@@ -154,14 +155,21 @@ impl Link {
         }
     }
 
-    /// What became of checkpoints.
-    pub(super) fn take_answers(&mut self, from: PeerId, answers: &[v1::CheckpointAnswer]) {
+    /// What became of checkpoints; of whose lane the scheduler is the owner still, as with results.
+    pub(super) fn take_answers(
+        &mut self,
+        (from, by): (PeerId, SchedulerRef),
+        answers: &[v1::CheckpointAnswer],
+    ) {
         for answer in answers {
             let Some(id) = ExecutionId::from_slice(&answer.execution_id) else {
                 continue;
             };
             let (attempt, number) = ((id, answer.fence), answer.number);
             match answer.verdict() {
+                _ if self.schedulers.is_strange_to(id.lane(), by) => {
+                    self.ask_owner_to_save(from, attempt);
+                }
                 Verdict::Recorded => self.note_saved(attempt, number),
                 Verdict::Stale => self.refuse((attempt, u64::MAX), CheckpointError::RightLost),
                 Verdict::TooLarge => {

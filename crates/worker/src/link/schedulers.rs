@@ -61,6 +61,11 @@ impl Schedulers {
         self.lanes.get(usize::from(lane.0))?.owner
     }
 
+    /// Whether a scheduler is in no place to judge over a lane: as far as is known, another one owns it, or nobody.
+    pub(super) fn is_strange_to(&self, lane: LaneId, scheduler: SchedulerRef) -> bool {
+        self.owner(lane) != Some(scheduler)
+    }
+
     /// The number of a lane's lease; 0 if it isn't known.
     pub(super) fn epoch(&self, lane: LaneId) -> u64 {
         let lane = self.lanes.get(usize::from(lane.0));

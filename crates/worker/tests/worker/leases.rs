@@ -76,6 +76,28 @@ async fn what_is_revoked_is_stopped_and_not_reported() {
     assert_eq!(worker.handlers.gate.began(), 1);
 }
 
+#[tokio::test]
+async fn who_has_lost_the_lane_meanwhile_revokes_nothing() {
+    let (mut a, mut b) = (Scheduler::start("a").await, Scheduler::start("b").await);
+    let worker = worker::start(&a, 1);
+    let with_a = a.welcome_to(LEASE, view(&[&a, &b], &[1])).await;
+    let mut with_b = b.welcome_to(LEASE, view(&[&a, &b], &[1])).await;
+    let (running, waiting) = (task(0, 1, "gate", ""), task(0, 2, "gate", ""));
+    with_a.dispatch([running.clone(), waiting.clone()]).await;
+    worker.handlers.gate.holds(1).await;
+
+    let moved = view(&[&a, &b], &[2]);
+    with_a.say(Response::ClusterView(moved)).await;
+    let revoked = vec![held(&running)];
+    with_a.say(Response::Revoke(Revoke { held: revoked })).await;
+    // What comes of this says that it has heard the rest.
+    with_a.cancel([held(&waiting)]).await;
+    let cancelled = with_b.result().await;
+    assert_eq!(cancelled.execution_id, waiting.execution_id);
+    worker.handlers.gate.let_through(1);
+    assert_eq!(with_b.result().await.execution_id, running.execution_id);
+}
+
 #[test]
 fn handlers_that_block_every_thread_do_not_stop_heartbeats_nor_outlast_their_timeout() {
     let here = tokio::runtime::Runtime::new().unwrap();

@@ -4,7 +4,7 @@ use proto::v1::SettlementVerdict::{NotOwner, Recorded, Stale};
 use proto::v1::work_request::Message as Request;
 use proto::v1::work_response::Message as Response;
 
-use crate::scheduler::{Scheduler, execution, task, view};
+use crate::scheduler::{Scheduler, execution, held, task, view};
 use crate::worker;
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -88,6 +88,34 @@ async fn a_result_goes_to_the_lanes_new_owner_when_the_old_one_declines_it() {
         with_a.rest().await.last(),
         Some(Request::Goodbye(_))
     ));
+}
+
+#[tokio::test]
+async fn a_verdict_of_who_has_lost_the_lane_meanwhile_settles_nothing() {
+    let (mut a, mut b) = (Scheduler::start("a").await, Scheduler::start("b").await);
+    let _worker = worker::start(&a, 4);
+    let mut with_a = a.welcome_to(LEASE, view(&[&a, &b], &[1, 2])).await;
+    let mut with_b = b.welcome_to(LEASE, view(&[&a, &b], &[1, 2])).await;
+    let other = task(0, 2, "gate", "");
+    with_a
+        .dispatch([task(0, 1, "noop", ""), other.clone()])
+        .await;
+    let result = with_a.result().await;
+
+    let moved = view(&[&a, &b], &[2, 2]);
+    with_a.say(Response::ClusterView(moved.clone())).await;
+    let again = with_b.result().await;
+    assert_eq!(again.execution_id, result.execution_id);
+    for verdict in [Stale, Recorded] {
+        with_a.settle(&result, verdict).await;
+    }
+    // What comes of this says that it has heard the verdicts.
+    with_a.cancel([held(&other)]).await;
+    let cancelled = with_b.result().await;
+    assert_eq!(cancelled.execution_id, other.execution_id);
+    drop(with_b);
+    let with_b = b.welcome_to(LEASE, moved).await;
+    assert_eq!(with_b.hello.held.len(), 2, "b has judged neither");
 }
 
 #[tokio::test]
