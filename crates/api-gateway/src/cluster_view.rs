@@ -10,7 +10,7 @@ use domain::LaneId;
 use tokio::sync::watch;
 
 use crate::problem::Problem;
-use crate::scheduler_link::{CallFailure, SchedulerLink, ServiceToken};
+use crate::scheduler_link::{CallFailure, Reach, SchedulerLink, ServiceToken};
 
 /// How many schedulers are asked in turn what any of them can answer.
 const ASKED_IN_TURN: usize = 3;
@@ -158,6 +158,37 @@ impl ClusterView {
             }
         }
         Err(failure)
+    }
+
+    /// Asks all schedulers at once what each knows a part of; those that give no answer have no part.
+    ///
+    /// # Errors
+    /// Nobody answered: the failure of one, that of a scheduler that did answer rather than of one that didn't.
+    pub(crate) async fn ask_all<T, F>(
+        &self,
+        ask: impl Fn(Arc<SchedulerLink>) -> F,
+    ) -> Result<Vec<T>, Problem>
+    where
+        F: Future<Output = Result<T, CallFailure>>,
+    {
+        let view = self.now();
+        let asked = view
+            .links
+            .iter()
+            .flatten()
+            .map(|link| ask(Arc::clone(link)));
+        let (answers, failures): (Vec<_>, Vec<_>) = futures::future::join_all(asked)
+            .await
+            .into_iter()
+            .partition(Result::is_ok);
+        if !answers.is_empty() {
+            return Ok(answers.into_iter().flatten().collect());
+        }
+        let mut failures: Vec<CallFailure> = failures.into_iter().filter_map(Result::err).collect();
+        failures.sort_by_key(|failure| failure.reach != Reach::Answered);
+        Err(failures
+            .first()
+            .map_or_else(no_scheduler, CallFailure::of_repeatable))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use proto::internal::v1::scheduler_service_client::SchedulerServiceClient;
 use proto::internal::v1::{ForwardedSubmission, SubmitRequest};
 use proto::v1::SubmitVerdict;
+use proto::v1::submit_verdict::Verdict;
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -118,15 +119,17 @@ impl SchedulerLink {
     }
 
     /// Hands over items; as many verdicts come back, in order. There is no deadline that the
-    /// scheduler knows: it must not stop half-way.
+    /// scheduler knows: it must not stop half-way. The hasty wait for no idempotency key: see [`is_key_held`].
     pub(crate) async fn submit(
         &self,
         submissions: Vec<ForwardedSubmission>,
+        hasty: bool,
     ) -> Result<Vec<SubmitVerdict>, CallFailure> {
         let items = submissions.len();
         let request = self.request(SubmitRequest {
             submissions,
             forwarded: false,
+            hasty,
         });
         let mut client = self.client();
         let Ok(answer) = timeout(SUBMIT_TIMEOUT, client.submit(request)).await else {
@@ -199,6 +202,11 @@ impl SchedulerLink {
             message,
         }
     }
+}
+
+/// Whether an item of a hasty submission was refused for a key that may be somebody's, and is to be sent again alone.
+pub(crate) fn is_key_held(verdict: &SubmitVerdict) -> bool {
+    matches!(&verdict.verdict, Some(Verdict::Refusal(refusal)) if refusal.code == Code::Aborted as i32)
 }
 
 /// How far a failed call came.

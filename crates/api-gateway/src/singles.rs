@@ -1,6 +1,7 @@
 //! Single submissions to one scheduler. With none out, one goes at once; those that come while one
 //! is out go together as soon as its answer is there. So a quiet gateway adds no wait, and a busy one
-//! makes large forwards, without a timer.
+//! makes large forwards, without a timer. Nobody's idempotency key holds up the rest: an item whose key may be held by
+//! a transaction comes back at once, and waits by itself.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use proto::v1::SubmitVerdict;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::scheduler_link::{CallFailure, SchedulerLink};
+use crate::scheduler_link::{CallFailure, SchedulerLink, is_key_held};
 
 /// What one forward takes along at most.
 const MAX_ITEMS: usize = 500;
@@ -52,12 +53,12 @@ impl SchedulerLink {
     /// Hands over one item, alone or with others. Its caller may give up at any time: an item that
     /// still waits isn't sent then, and those that travel with it aren't harmed.
     pub(crate) async fn submit_single(self: &Arc<Self>, item: Box<ForwardedSubmission>) -> Verdict {
+        let keyed = has_key(&item).then(|| item.clone());
         let place = self.singles.line().take_in(item);
-        match place {
+        let verdict = match place {
             Place::Goes(item) => {
                 let _next = NextForward(self);
-                let mut verdicts = self.submit(vec![*item]).await?;
-                Ok(verdicts.pop().unwrap_or_default())
+                self.submit_alone(*item, true).await
             }
             Place::Waits(verdict) => verdict
                 .await
@@ -65,7 +66,18 @@ impl SchedulerLink {
             Place::Full => Err(CallFailure::overloaded(
                 "too many submissions wait for their scheduler; try again in a second",
             )),
+        };
+        match keyed {
+            Some(item) if verdict.as_ref().is_ok_and(is_key_held) => {
+                self.submit_alone(*item, false).await
+            }
+            _ => verdict,
         }
+    }
+
+    async fn submit_alone(&self, item: ForwardedSubmission, hasty: bool) -> Verdict {
+        let mut verdicts = self.submit(vec![item], hasty).await?;
+        Ok(verdicts.pop().unwrap_or_default())
     }
 
     /// Forwards what waits until nothing does.
@@ -80,7 +92,7 @@ impl SchedulerLink {
                 .unzip();
             tracing::debug!(event = "singles_forwarded", items = items.len(), "forward");
             // A caller that is gone can't be told; its item is taken all the same.
-            match self.submit(items).await {
+            match self.submit(items, true).await {
                 Ok(verdicts) => callers
                     .into_iter()
                     .zip(verdicts)
@@ -93,6 +105,11 @@ impl SchedulerLink {
             }
         }
     }
+}
+
+fn has_key(item: &ForwardedSubmission) -> bool {
+    let submission = item.submission.as_ref();
+    submission.is_some_and(|submission| !submission.idempotency_key.is_empty())
 }
 
 /// Sees to it that those who wait go next, also if the caller whose item was out is gone.

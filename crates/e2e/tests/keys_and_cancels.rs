@@ -93,6 +93,11 @@ async fn a_foreign_transaction_that_holds_a_key_delays_only_that_key() -> Result
         let client = rig.client.clone();
         tokio::spawn(async move { client.hand_in(keyed("held", json!({}))).await })
     };
+    let held_twice = {
+        let client = rig.client.clone();
+        let twice = vec![keyed("held", json!({})), keyed("held", json!({}))];
+        tokio::spawn(async move { client.submit_batch(twice).await })
+    };
     let batch = (0..50)
         .map(|i| keyed(&format!("free-{i}"), json!({})))
         .collect();
@@ -104,9 +109,25 @@ async fn a_foreign_transaction_that_holds_a_key_delays_only_that_key() -> Result
         "{:?}",
         begin.elapsed()
     );
+    for i in 0..20 {
+        let free = match i % 2 {
+            0 => submission("noop", &json!({})),
+            _ => keyed(&format!("single-{i}"), json!({})),
+        };
+        rig.client.hand_in(free).await?;
+    }
+    ensure!(
+        begin.elapsed() < Duration::from_secs(5),
+        "singles: {:?}",
+        begin.elapsed()
+    );
     ensure!(!held.is_finished(), "the one whose key is held waits");
     foreign.rollback().await?;
     let answer = held.await??;
+    for verdict in held_twice.await?? {
+        let verdict = verdict.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+        ensure!(verdict == answer.execution_id, "{verdict}");
+    }
     let execution = rig.client.wait_for(&answer.execution_id).await?;
     ensure!(
         execution.state() == ExecutionState::Succeeded,

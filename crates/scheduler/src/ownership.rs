@@ -302,7 +302,10 @@ impl LaneKeeper {
             .collect()
     }
 
+    /// A group has lanes no more whose leases are held still, or are over already: then the next renewal, by which
+    /// beats are answered again, finds nothing to give up.
     fn note_dropped(&mut self, lanes: &[LaneId]) {
+        self.disown(lanes);
         for lane in lanes {
             self.adopted.remove(lane);
         }

@@ -21,14 +21,14 @@ const TRIES: usize = 5;
 
 type Verdict = Result<Taken, NotTaken>;
 
-/// Stores executions for whoever owns their lanes; gives a verdict for each.
-pub(crate) async fn post(shared: &Arc<Shared>, items: Vec<Incoming>) -> Verdicts {
+/// Stores executions for whoever owns their lanes; gives a verdict for each. The hasty wait for no key.
+pub(crate) async fn post(shared: &Arc<Shared>, items: Vec<Incoming>, hasty: bool) -> Verdicts {
     let mut verdicts: Vec<Option<Verdict>> = vec![None; items.len()];
     let mut posting = Posting {
         shared,
         poster: shared.database.poster(),
         items: &items,
-        until: Instant::now() + PATIENCE,
+        until: Instant::now() + if hasty { Duration::ZERO } else { PATIENCE },
     };
     posting
         .post_all((0..items.len()).collect(), &mut verdicts)
@@ -98,7 +98,12 @@ impl Posting<'_> {
             }
             !again.iter().any(|(loser, _)| loser == place)
         });
-        let ids = self.post_new(places).await?;
+        let posted = self.post_new(places).await;
+        if posted.is_err() {
+            // They hear what becomes of the one whose key they share.
+            places.extend(again.iter().map(|(loser, _)| *loser));
+        }
+        let ids = posted?;
         for (place, id) in places.iter().zip(&ids) {
             let duplicate = false;
             verdicts[*place] = Some(Ok(Taken { id: *id, duplicate }));

@@ -129,6 +129,10 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub(crate) payload: Option<String>,
 
+    /// The payload's media type; without it that of JSON, or of bytes where it isn't JSON.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) content_type: Option<String>,
+
     /// A label: a name and a value that people know it by; may be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub(crate) labels: Vec<(String, String)>,
@@ -200,13 +204,13 @@ pub(crate) struct CancelArgs {
 /// How urgent an execution is.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// Before everything else.
+    /// 8 of 15 slots while all four have work waiting; first in a strict queue.
     Critical,
-    /// Before normal.
+    /// 4 of 15.
     High,
-    /// The default.
+    /// 2 of 15.
     Normal,
-    /// After everything else, but never starved.
+    /// 1 of 15.
     Low,
 }
 

@@ -117,6 +117,7 @@ impl Ways {
         let mut request = Request::new(SubmitRequest {
             submissions: vec![item],
             forwarded: true,
+            hasty: false,
         });
         let token = format!("Bearer {}", self.token).parse();
         let token = token.map_err(|_| "the token is none".to_owned())?;

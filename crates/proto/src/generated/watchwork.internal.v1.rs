@@ -61,6 +61,10 @@ pub struct SubmitRequest {
     /// Forwarded by a scheduler already: not forwarded again.
     #[prost(bool, tag = "2")]
     pub forwarded: bool,
+    /// The items are several callers', who would all wait for the slowest: where a transaction that isn't over holds
+    /// keys of items, items that have keys are refused with ABORTED. Each is to be sent again by itself.
+    #[prost(bool, tag = "3")]
+    pub hasty: bool,
 }
 /// One item, checked at the edge, with its principal.
 #[derive(Clone, PartialEq, ::prost::Message)]

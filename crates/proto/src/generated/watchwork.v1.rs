@@ -59,19 +59,20 @@ pub struct RetryPolicy {
     pub total_timeout: ::core::option::Option<::prost_types::Duration>,
 }
 /// How urgent an execution is. Free slots are shared out by weight, so that low is never starved.
+/// In a queue that is strict a higher priority goes first, always.
 /// The numbers are stored: never renamed, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Priority {
     /// Not said: taken as normal.
     Unspecified = 0,
-    /// Before everything else that is waiting.
+    /// 8 of 15 slots while all four have work waiting.
     Critical = 1,
-    /// Before normal.
+    /// 4 of 15.
     High = 2,
-    /// The default.
+    /// 2 of 15; the default.
     Normal = 3,
-    /// After everything else, but never starved.
+    /// 1 of 15.
     Low = 4,
 }
 impl Priority {

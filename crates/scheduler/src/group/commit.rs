@@ -335,14 +335,17 @@ impl Group {
     }
 
     /// A foreign transaction holds some key of the batch: items that have one go through the inbox, on a
-    /// connection of their own, so that nobody waits but whose key it is.
+    /// connection of their own, so that nobody waits but whose key it is; those of the hasty come back by themselves.
     fn set_keys_aside(&self, pending: &mut Pending) {
         for submit in std::mem::take(&mut pending.submits) {
             let (rest, aside) = submit.without_keys();
-            if !aside.items.is_empty() {
+            if aside.hasty {
+                let verdicts = aside.items.iter().map(|_| Err(NotTaken::KeyHeld));
+                let _ = aside.reply.send(verdicts.collect());
+            } else if !aside.items.is_empty() {
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
-                    let verdicts = posting::post(&shared, aside.items).await;
+                    let verdicts = posting::post(&shared, aside.items, false).await;
                     let _ = aside.reply.send(verdicts);
                 });
             }

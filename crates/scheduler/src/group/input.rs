@@ -73,6 +73,8 @@ pub(crate) enum Input {
 /// Executions to accept together, each with a verdict of its own.
 pub(crate) struct Submit {
     pub(crate) items: Vec<Incoming>,
+    /// No key is waited for that somebody holds.
+    pub(crate) hasty: bool,
     pub(crate) reply: oneshot::Sender<Verdicts>,
 }
 
@@ -91,12 +93,15 @@ impl Submit {
             (oneshot::channel(), oneshot::channel());
         let places = [rest_places, aside_places];
         tokio::spawn(join(self.reply, places, [rest_verdicts, aside_verdicts]));
+        let hasty = self.hasty;
         let rest = Self {
             items: rest,
+            hasty,
             reply: rest_reply,
         };
         let aside = Self {
             items: aside,
+            hasty,
             reply: aside_reply,
         };
         (rest, aside)

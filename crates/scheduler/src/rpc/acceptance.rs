@@ -26,7 +26,7 @@ type Placed<T> = Vec<(usize, T)>;
 impl Internal {
     /// Takes what belongs to lanes of its own, forwards the rest once.
     pub(crate) async fn accept(&self, request: SubmitRequest) -> SubmitResponse {
-        let arrived = SystemTime::now();
+        let (arrived, hasty) = (SystemTime::now(), request.hasty);
         if self.shared.deadline.has_passed() {
             let message = format!("{OUTAGE}; nothing was taken");
             let verdict = refused(soon(refusal(Code::Unavailable, "", message)));
@@ -54,12 +54,12 @@ impl Internal {
         }
         let accepted = futures::future::join_all(
             own.into_iter()
-                .map(|(group, items)| self.submit_to_group(group, items)),
+                .map(|(group, items)| self.submit_to_group(group, items, hasty)),
         );
         let forwarded = futures::future::join_all(
             foreign
                 .into_iter()
-                .map(|(address, items)| self.forward(address, items)),
+                .map(|(address, items)| self.forward(address, items, hasty)),
         );
         let (accepted, forwarded) = futures::future::join(accepted, forwarded).await;
         for (place, verdict) in accepted.into_iter().chain(forwarded).flatten() {
@@ -72,20 +72,25 @@ impl Internal {
         &self,
         group: usize,
         items: Placed<Incoming>,
+        hasty: bool,
     ) -> Placed<SubmitVerdict> {
         let (places, items): (Vec<usize>, Vec<Incoming>) = items.into_iter().unzip();
         let (reply, verdicts) = oneshot::channel();
         let sent = items.clone();
         self.groups.0[group]
-            .send(Input::Submit(Submit { items: sent, reply }))
+            .send(Input::Submit(Submit {
+                items: sent,
+                hasty,
+                reply,
+            }))
             .await;
         let verdicts = verdicts
             .await
             .unwrap_or_else(|_| places.iter().map(|_| Err(NotTaken::InDoubt)).collect());
-        let verdicts = self.post_what_has_no_owner(items, verdicts).await;
+        let verdicts = self.post_what_has_no_owner(items, verdicts, hasty).await;
         places
             .into_iter()
-            .zip(verdicts.iter().map(told_of))
+            .zip(verdicts.iter().map(|verdict| told_of(verdict, hasty)))
             .collect()
     }
 
@@ -94,6 +99,7 @@ impl Internal {
         &self,
         items: Vec<Incoming>,
         mut verdicts: Verdicts,
+        hasty: bool,
     ) -> Verdicts {
         let homeless =
             |verdict: &Result<_, NotTaken>| matches!(verdict, Err(NotTaken::NotOwner(_)));
@@ -106,7 +112,7 @@ impl Internal {
         let posted = places.iter().map(|place| items[*place].clone()).collect();
         for (place, verdict) in places
             .into_iter()
-            .zip(posting::post(&self.shared, posted).await)
+            .zip(posting::post(&self.shared, posted, hasty).await)
         {
             verdicts[place] = verdict;
         }
@@ -117,11 +123,13 @@ impl Internal {
         &self,
         address: String,
         items: Placed<ForwardedSubmission>,
+        hasty: bool,
     ) -> Placed<SubmitVerdict> {
         let (places, submissions): (Vec<usize>, Vec<_>) = items.into_iter().unzip();
         let request = self.peers.request(SubmitRequest {
             submissions,
             forwarded: true,
+            hasty,
         });
         let answer = match self.peers.client(&address) {
             Ok(mut client) => client.submit(request).await,
@@ -227,7 +235,7 @@ fn number(wire: u32) -> i32 {
     i32::try_from(wire).unwrap_or(0)
 }
 
-fn told_of(verdict: &Result<Taken, NotTaken>) -> SubmitVerdict {
+fn told_of(verdict: &Result<Taken, NotTaken>, hasty: bool) -> SubmitVerdict {
     let why = match verdict {
         Ok(Taken { id, duplicate }) => {
             return SubmitVerdict {
@@ -239,6 +247,7 @@ fn told_of(verdict: &Result<Taken, NotTaken>) -> SubmitVerdict {
     };
     let (code, field) = match why {
         NotTaken::KeyConflict(_) => (Code::AlreadyExists, "idempotency_key"),
+        NotTaken::KeyHeld if hasty => (Code::Aborted, "idempotency_key"),
         NotTaken::TooDeep(limit) => (Code::ResourceExhausted, limit.field()),
         _ => (Code::Unavailable, ""),
     };

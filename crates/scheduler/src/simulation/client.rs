@@ -58,6 +58,7 @@ async fn hand_in_one(world: World, item: ForwardedSubmission, number: u64, again
         let request = SubmitRequest {
             submissions: vec![item.clone()],
             forwarded: true,
+            hasty: false,
         };
         let answer = replica.internal.accept(request).await;
         let verdict = answer

@@ -28,6 +28,14 @@ pub(crate) struct RetryArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     pub(crate) initial_backoff: Option<Duration>,
 
+    /// What an exponential wait is multiplied by from failure to failure: 1 to 100.
+    #[arg(long, value_name = "N")]
+    pub(crate) multiplier: Option<f64>,
+
+    /// Wait just as long as that. Otherwise each wait is drawn evenly between nothing and so long.
+    #[arg(long)]
+    pub(crate) no_jitter: bool,
+
     /// No wait is longer.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     pub(crate) max_backoff: Option<Duration>,
@@ -40,7 +48,7 @@ pub(crate) struct RetryArgs {
 /// How waits grow from failure to failure.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Growth {
-    /// Doubled each time.
+    /// Doubled each time, or as --multiplier says.
     Exponential,
     /// By the first one, each time.
     Linear,

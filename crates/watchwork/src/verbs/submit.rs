@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
 use proto::v1::{BackoffGrowth, ExecutionState, Priority, RetryPolicy, Submission};
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 
 use crate::args::{RetryArgs, SubmitArgs};
 use crate::client::Client;
@@ -59,6 +60,7 @@ fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
         .map_or(Ok(Default::default()), payload)?;
     let retry_policy = retry_policy(&args.retries)?;
     let due_at = due_at(&args)?;
+    let content_type = args.content_type.unwrap_or_else(|| content_type.to_owned());
     let timeout = args
         .timeout
         .map(prost_types::Duration::try_from)
@@ -68,7 +70,7 @@ fn submission(args: SubmitArgs) -> Result<Submission, Failure> {
         queue: args.queue,
         priority: Priority::from(args.priority) as i32,
         payload: payload.into(),
-        content_type: content_type.to_owned(),
+        content_type,
         headers: by_name("--header", args.headers)?,
         labels: by_name("--label", args.labels)?,
         correlation_id: args.correlation_id.unwrap_or_default(),
@@ -94,7 +96,8 @@ fn retry_policy(args: &RetryArgs) -> Result<Option<RetryPolicy>, Failure> {
         initial_backoff: duration("--initial-backoff", args.initial_backoff)?,
         max_backoff: duration("--max-backoff", args.max_backoff)?,
         total_timeout: duration("--total-timeout", args.total_timeout)?,
-        ..RetryPolicy::default()
+        multiplier: args.multiplier,
+        jitter: args.no_jitter.then_some(false),
     };
     Ok((policy != RetryPolicy::default()).then_some(policy))
 }
@@ -129,7 +132,8 @@ fn payload(text: &str) -> Result<(Vec<u8>, &'static str), Failure> {
         None if text == "-" => read_standard_input()?,
         None => text.as_bytes().to_vec(),
     };
-    let is_json = serde_json::from_slice::<Value>(&bytes).is_ok();
+    // By its grammar: a number may be too large for any type, and a value nested too deeply to be read into one.
+    let is_json = serde_json::from_slice::<IgnoredAny>(&bytes).is_ok();
     let is_literal = text != "-" && !text.starts_with('@');
     if is_literal && !is_json {
         let hint = "--payload must be JSON; anything else goes by @file or - (standard input)";
@@ -163,6 +167,11 @@ mod tests {
             (br#"{"a":1}"#.to_vec(), "application/json")
         );
         assert_eq!(payload("{a}").unwrap_err().kind, Kind::Usage);
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        for odd in [r#""\ud800""#, "1e400000", &deep] {
+            let (bytes, content_type) = payload(odd).unwrap();
+            assert_eq!((bytes.len(), content_type), (odd.len(), "application/json"));
+        }
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), [0xff, 0]).unwrap();
         let (bytes, content_type) = payload(&format!("@{}", file.path().display())).unwrap();
