@@ -288,7 +288,8 @@ impl CallFailure {
                 ..Problem::try_again("GATEWAY_OVERLOADED", &self.message)
             },
             (Reach::NotSent, _) => {
-                Problem::try_again("UNREACHABLE", format!("{}; it was not taken", self.message))
+                let message = format!("{}; it was not taken, try again in a second", self.message);
+                Problem::try_again("UNREACHABLE", message)
             }
             (_, Code::Unauthenticated | Code::PermissionDenied) => self.misconfigured(),
             (Reach::Answered, Code::ResourceExhausted) => Problem {
@@ -324,7 +325,11 @@ impl CallFailure {
             (Reach::Answered, Code::Internal | Code::Unknown | Code::Unimplemented) => {
                 Problem::new(Code::Internal, "INTERNAL", &self.message)
             }
-            _ => Problem::try_again("UNAVAILABLE", &self.message),
+            (Reach::Answered, _) => Problem::try_again("UNAVAILABLE", &self.message),
+            _ => {
+                let message = format!("{}; try again in a second", self.message);
+                Problem::try_again("UNAVAILABLE", message)
+            }
         }
     }
 
