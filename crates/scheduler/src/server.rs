@@ -73,7 +73,8 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
     );
     let peers = Arc::new(Peers::new(&secrets.service_token)?);
     let leaving = (Arc::clone(&shared), Arc::clone(&peers));
-    let keeping = keep_lanes(keeper, leaving, process.shutdown.clone());
+    let silent = CancellationToken::new();
+    let keeping = keep_lanes(keeper, leaving, (process.shutdown.clone(), silent.clone()));
     let keeping = tokio::spawn(keeping);
     tokio::spawn(watch_health(process.clone(), Arc::clone(&shared)));
     tracing::info!(event = "listening", address = format!("127.0.0.1:{port}"),
@@ -85,18 +86,21 @@ pub async fn serve(process: Process, args: Args) -> anyhow::Result<()> {
         secrets.service_token,
         process.shutdown.clone(),
     );
-    serve_grpc(&process, shared, groups, internal, listener).await?;
+    let workers = WorkerApi::new(shared, groups, silent);
+    serve_grpc(&process, workers, internal, listener).await?;
     keeping.await.context("the lane keeper failed")?;
     leading.await.context("the leader failed")
 }
 
-/// Keeps lanes until the shutdown, and tells the others when they are theirs to take.
+/// Keeps lanes until the shutdown, and tells the others when they are theirs to take. Only then are workers' streams
+/// `silent`: what the last commits claimed must go out, or it waits until its new owner takes it for lost.
 async fn keep_lanes(
     keeper: LaneKeeper,
     (shared, peers): (Arc<Shared>, Arc<Peers>),
-    shutdown: CancellationToken,
+    (shutdown, silent): (CancellationToken, CancellationToken),
 ) {
     keeper.run(shutdown).await;
+    silent.cancel();
     let view = Arc::clone(&shared.view.borrow());
     peers.tell_of_freed_lanes(&view, &shared.scheduler_id).await;
 }
@@ -247,13 +251,11 @@ fn start_leader(
 
 async fn serve_grpc(
     process: &Process,
-    shared: Arc<Shared>,
-    groups: Groups,
+    workers: WorkerApi,
     internal: Internal,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
     let shutdown = process.shutdown.clone();
-    let workers = WorkerApi::new(shared, groups, shutdown.clone());
     let router = service::server()
         .add_service(service::health(process).await)
         .add_service(
